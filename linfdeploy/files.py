@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are either whole or absent: write beside, fsync, rename."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from linfdeploy.errors import InputError
+
+__all__ = ["atomic_write", "read_bytes", "sha256_of", "write_bytes"]
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Opens a temporary file beside `path` and renames it to `path` when the block succeeds.
+
+    A failing or interrupted block removes the temporary file; a killed one can leave it (a dot file
+    ending in `.part`), but `path` itself is always the old file or the whole new one.
+
+    Args:
+        path: The file to write; its folder is made when it is missing.
+
+    Yields:
+        A binary file to write to.
+
+    Raises:
+        InputError: The folder cannot be made or written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; choose a folder you can write to") from None
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes the file private; the result gets the mode any new file would have.
+        temporary.chmod(0o666 & ~_umask())
+        _rename(temporary, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes `data` to `path` atomically.
+
+    Raises:
+        InputError: The folder cannot be made or written to.
+    """
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def read_bytes(path: Path, limit: int, what: str) -> bytes:
+    """Reads a file from outside, refusing what is missing or larger than `limit` bytes.
+
+    Args:
+        path: The file to read.
+        limit: The largest size in bytes that is read.
+        what: What the file should be, for the error text, such as "an ONNX model".
+
+    Raises:
+        InputError: The file is missing, not a file, unreadable or too large.
+    """
+    try:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; expected {what}")
+        if (size := path.stat().st_size) > limit:
+            raise InputError(f"{path} has {size} bytes; expected {what} of at most {limit}")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; expected {what}") from None
+
+
+def sha256_of(data: bytes) -> str:
+    """Returns the SHA-256 of `data` in hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    try:
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; is it a folder?") from None

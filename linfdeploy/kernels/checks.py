@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every kernel checks before native code sees a pointer, for numpy arrays and torch tensors alike."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from linfdeploy.errors import KernelError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["FloatArray", "IndexArray", "check_pair", "check_power", "check_same_shape", "threads_for_numpy"]
+
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+IndexArray: TypeAlias = npt.NDArray[np.int64]
+
+
+def check_pair(op: str, x: FloatArray | torch.Tensor, w: FloatArray | torch.Tensor) -> None:
+    """Checks that `x` (N, I) and `w` (O, I) are float32 matrices on the CPU with I >= 1 in common.
+
+    Raises:
+        KernelError: Naming the argument, what was found and what was expected.
+    """
+    for name, value in (("x", x), ("w", w)):
+        _check_matrix(op, name, value)
+    if x.shape[1] != w.shape[1] or x.shape[1] == 0:
+        raise KernelError(
+            f"{op}: x is {_shape(x)} and w is {_shape(w)}; expected x (N, I) and w (O, I) with the same I >= 1"
+        )
+
+
+def check_same_shape(op: str, lower: FloatArray | torch.Tensor, upper: FloatArray | torch.Tensor) -> None:
+    """Checks that the two ends of a box have one shape.
+
+    Raises:
+        KernelError: They differ.
+    """
+    _check_matrix(op, "upper", upper)
+    if lower.shape != upper.shape:
+        raise KernelError(f"{op}: lower is {_shape(lower)} and upper is {_shape(upper)}; expected one shape")
+
+
+def check_power(op: str, p: float) -> None:
+    """Checks 1 <= p < infinity.
+
+    Raises:
+        KernelError: `p` is outside.
+    """
+    if not (1.0 <= p < math.inf):
+        raise KernelError(f"{op}: p is {p}; expected 1 <= p < inf (for p = inf use linf_dist)")
+
+
+def threads_for_numpy() -> int:
+    """Returns the threads that numpy calls use: OMP_NUM_THREADS, or the processors this process may use."""
+    configured = os.environ.get("OMP_NUM_THREADS", "")
+    if configured.isdigit() and int(configured) > 0:
+        return int(configured)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_matrix(op: str, name: str, value: FloatArray | torch.Tensor) -> None:
+    if len(value.shape) != 2:
+        raise KernelError(f"{op}: {name} has shape {_shape(value)}; expected a matrix")
+    if str(value.dtype) not in {"float32", "torch.float32"}:
+        raise KernelError(f"{op}: {name} is {value.dtype}; expected float32")
+    device: Any = getattr(value, "device", "cpu")
+    if getattr(device, "type", "cpu") not in {"cpu", "meta"}:
+        raise KernelError(f"{op}: {name} is on {device}; expected a CPU tensor: call .cpu() first")
+
+
+def _shape(value: FloatArray | torch.Tensor) -> tuple[int, ...]:
+    return tuple(int(size) for size in value.shape)

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The table of CPU kernels, one instance per instruction set. Plain types only: no SIMD type leaves a variant.
+//
+// Shapes, all row-major float32: x, lower, upper (batch, inputs); w (outputs, inputs); everything named y or
+// grad_y (batch, outputs). `threads` caps the OpenMP threads; no result depends on it.
+#pragma once
+
+#include <cstdint>
+
+namespace linf {
+
+struct Sizes {
+  int64_t batch, inputs, outputs;
+  int threads;
+};
+
+// lp_dist_backward needs scratch of kGradBlocks * batch * inputs floats.
+constexpr int64_t kGradBlocks = 8;
+
+struct Kernels {
+  const char* isa;
+  // y = max_i |x_i - w_i|
+  void (*linf_dist)(Sizes, const float* x, const float* w, float* y);
+  // ... and the lowest index that attains it
+  void (*linf_dist_argmax)(Sizes, const float* x, const float* w, float* y, int64_t* index);
+  // scatters grad_y to the inputs and weights that attained the maximum; grad_x and grad_w are overwritten
+  void (*linf_dist_backward)(Sizes, const float* x, const float* w, const int64_t* index, const float* grad_y,
+                             float* grad_x, float* grad_w);
+  // y_lower <= linf_dist(x) <= y_upper, in float arithmetic, for every float x with lower <= x <= upper
+  void (*linf_dist_bounds)(Sizes, const float* lower, const float* upper, const float* w, float* y_lower,
+                           float* y_upper);
+  // y = (sum_i |x_i - w_i|^p)^(1/p)
+  void (*lp_dist)(Sizes, const float* x, const float* w, float p, float* y);
+  // grad_x and grad_w are overwritten
+  void (*lp_dist_backward)(Sizes, const float* x, const float* w, float p, const float* y, const float* grad_y,
+                           float* grad_x, float* grad_w, float* scratch);
+};
+
+// The fastest variant that this processor runs; `isa` ("avx512", "avx2", "baseline") forces one.
+// Null when this processor or this build lacks it.
+const Kernels* kernels_for(const char* isa);
+
+}  // namespace linf

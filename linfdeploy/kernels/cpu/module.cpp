@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The Python face of the CPU kernels: arrays in, arrays out, no copy. Shapes, dtypes and layouts are checked in
+// Python, where the message can be good; what arrives here is trusted.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace nb = nanobind;
+
+namespace {
+
+using In = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Out = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using InIndex = nb::ndarray<const int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using OutIndex = nb::ndarray<int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+const linf::Kernels* active = linf::kernels_for(nullptr);
+
+linf::Sizes sizes(const In& x, const In& w, int threads) {
+  return {static_cast<int64_t>(x.shape(0)), static_cast<int64_t>(x.shape(1)), static_cast<int64_t>(w.shape(0)),
+          threads};
+}
+
+std::vector<std::string> available() {
+  std::vector<std::string> found;
+  for (const char* isa : {"avx512", "avx2", "baseline"})
+    if (linf::kernels_for(isa)) found.emplace_back(isa);
+  return found;
+}
+
+void use(const char* isa) {
+  const linf::Kernels* chosen = linf::kernels_for(isa);
+  if (!chosen) throw std::invalid_argument(std::string("this processor or build has no variant ") + isa);
+  active = chosen;
+}
+
+}  // namespace
+
+NB_MODULE(_cpu, m) {
+  m.def("available", &available);
+  m.def("use", &use);
+  m.def("active", [] { return active->isa; });
+
+  m.def("linf_dist", [](In x, In w, Out y, int threads) {
+    nb::gil_scoped_release release;
+    active->linf_dist(sizes(x, w, threads), x.data(), w.data(), y.data());
+  });
+  m.def("linf_dist_argmax", [](In x, In w, Out y, OutIndex index, int threads) {
+    nb::gil_scoped_release release;
+    active->linf_dist_argmax(sizes(x, w, threads), x.data(), w.data(), y.data(), index.data());
+  });
+  m.def("linf_dist_backward", [](In x, In w, InIndex index, In grad_y, Out grad_x, Out grad_w, int threads) {
+    nb::gil_scoped_release release;
+    active->linf_dist_backward(sizes(x, w, threads), x.data(), w.data(), index.data(), grad_y.data(),
+                               grad_x.data(), grad_w.data());
+  });
+  m.def("linf_dist_bounds", [](In lower, In upper, In w, Out y_lower, Out y_upper, int threads) {
+    nb::gil_scoped_release release;
+    active->linf_dist_bounds(sizes(lower, w, threads), lower.data(), upper.data(), w.data(), y_lower.data(),
+                             y_upper.data());
+  });
+  m.def("lp_dist", [](In x, In w, float p, Out y, int threads) {
+    nb::gil_scoped_release release;
+    active->lp_dist(sizes(x, w, threads), x.data(), w.data(), p, y.data());
+  });
+  m.def("lp_dist_backward",
+        [](In x, In w, float p, In y, In grad_y, Out grad_x, Out grad_w, int threads) {
+          nb::gil_scoped_release release;
+          std::vector<float> scratch(linf::kGradBlocks * x.shape(0) * x.shape(1));
+          active->lp_dist_backward(sizes(x, w, threads), x.data(), w.data(), p, y.data(), grad_y.data(),
+                                   grad_x.data(), grad_w.data(), scratch.data());
+        });
+}

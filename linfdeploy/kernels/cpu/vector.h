@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Sixteen floats as a GCC/Clang vector: the compiler lowers them to one AVX-512, two AVX2 or four SSE/NEON
+// registers. All variants compute lane by lane in the same order, so even float sums have the same bits.
+//
+// A variant may use no standard-library template: it would be emitted outside LINF_ISA, and the linker could keep
+// the AVX-512 copy for everyone.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace linf {
+namespace LINF_ISA {
+
+constexpr int64_t kLanes = 16;
+
+typedef float Vec __attribute__((vector_size(64)));
+typedef int32_t VecInt __attribute__((vector_size(64)));
+
+inline Vec zero() { return Vec{}; }
+inline VecInt bits_of(Vec v) { return (VecInt)v; }
+inline Vec vec_of(VecInt v) { return (Vec)v; }
+inline Vec float_of(VecInt v) { return __builtin_convertvector(v, Vec); }
+inline Vec select(VecInt mask, Vec yes, Vec no) { return vec_of((mask & bits_of(yes)) | (~mask & bits_of(no))); }
+inline Vec absolute(Vec v) { return vec_of(bits_of(v) & 0x7fffffff); }
+inline Vec sign_of(Vec v) { return vec_of(bits_of(v) & (int32_t)0x80000000); }
+inline Vec with_sign(Vec v, Vec sign) { return vec_of(bits_of(v) ^ bits_of(sign)); }
+inline Vec maximum(Vec a, Vec b) { return a > b ? a : b; }
+
+inline Vec load(const float* p) {
+  Vec v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
+
+// The last count < kLanes floats of a row, padded with zeros: |0 - 0| = 0 is neutral in max and sum.
+inline Vec load_tail(const float* p, int64_t count) {
+  Vec v{};
+  std::memcpy(&v, p, static_cast<size_t>(count) * sizeof(float));
+  return v;
+}
+inline void store_tail(float* p, Vec v, int64_t count) {
+  std::memcpy(p, &v, static_cast<size_t>(count) * sizeof(float));
+}
+
+// Halving keeps the order of a float sum fixed.
+template <typename Combine>
+inline float reduce(Vec v, Combine combine) {
+  float lanes[kLanes];
+  std::memcpy(lanes, &v, sizeof v);
+  for (int64_t width = kLanes / 2; width > 0; width /= 2)
+    for (int64_t i = 0; i < width; ++i) lanes[i] = combine(lanes[i], lanes[i + width]);
+  return lanes[0];
+}
+inline float reduce_max(Vec v) {
+  return reduce(v, [](float a, float b) { return a > b ? a : b; });
+}
+inline float reduce_sum(Vec v) {
+  return reduce(v, [](float a, float b) { return a + b; });
+}
+
+inline void fill_zero(float* p, int64_t size) { std::memset(p, 0, static_cast<size_t>(size) * sizeof(float)); }
+
+// Calls visit(offset, load, store) for every group of lanes of a row, the last one padded with zeros.
+template <typename Visit>
+inline void for_each_group(int64_t size, Visit visit) {
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) visit(i, load, store);
+  if (i < size) {
+    const int64_t count = size - i;
+    visit(
+        i, [count](const float* p) { return load_tail(p, count); },
+        [count](float* p, Vec v) { store_tail(p, v, count); });
+  }
+}
+
+}  // namespace LINF_ISA
+}  // namespace linf
