@@ -15,7 +15,15 @@ from linfdeploy.errors import KernelError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FloatArray", "IndexArray", "check_pair", "check_power", "check_same_shape", "threads_for_numpy"]
+__all__ = [
+    "FloatArray",
+    "IndexArray",
+    "check_pair",
+    "check_power",
+    "check_same_shape",
+    "tensors",
+    "threads_for_numpy",
+]
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IndexArray: TypeAlias = npt.NDArray[np.int64]
@@ -54,6 +62,21 @@ def check_power(op: str, p: float) -> None:
     """
     if not (1.0 <= p < math.inf):
         raise KernelError(f"{op}: p is {p}; expected 1 <= p < inf (for p = inf use linf_dist)")
+
+
+def tensors(op: str, *values: object) -> tuple[torch.Tensor, ...]:
+    """Returns the values, which must all be torch tensors.
+
+    Raises:
+        KernelError: One is not; arrays of two kinds are never mixed.
+    """
+    import torch
+
+    for value in values:
+        if not isinstance(value, torch.Tensor):
+            found = ", ".join(type(value).__name__ for value in values)
+            raise KernelError(f"{op}: arguments are {found}; expected numpy arrays only or torch tensors only")
+    return values  # type: ignore[return-value]  # checked one by one above
 
 
 def threads_for_numpy() -> int:

@@ -13,6 +13,7 @@ from linfdeploy.kernels.checks import (
     IndexArray,
     check_pair,
     check_same_shape,
+    tensors,
     threads_for_numpy,
 )
 
@@ -53,7 +54,7 @@ def linf_dist(x: FloatArray | torch.Tensor, w: FloatArray | torch.Tensor) -> Flo
         return y
     from linfdeploy.kernels.torch import linf_dist as op
 
-    return op.linf_dist(x, w)
+    return op.linf_dist(*tensors("linf_dist", x, w))
 
 
 @overload
@@ -83,7 +84,7 @@ def linf_dist_argmax(
         return y, index
     from linfdeploy.kernels.torch import linf_dist as op
 
-    return op.linf_dist_argmax(x, w)
+    return op.linf_dist_argmax(*tensors("linf_dist_argmax", x, w))
 
 
 @overload
@@ -121,4 +122,4 @@ def linf_dist_bounds(
         return y_lower, y_upper
     from linfdeploy.kernels.torch import linf_dist as op
 
-    return op.linf_dist_bounds(lower, upper, w)
+    return op.linf_dist_bounds(*tensors("linf_dist_bounds", lower, upper, w))

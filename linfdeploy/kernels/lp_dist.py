@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from linfdeploy.kernels import _cpu
-from linfdeploy.kernels.checks import FloatArray, check_pair, check_power, threads_for_numpy
+from linfdeploy.kernels.checks import FloatArray, check_pair, check_power, tensors, threads_for_numpy
 
 if TYPE_CHECKING:
     import torch
@@ -45,4 +45,5 @@ def lp_dist(x: FloatArray | torch.Tensor, w: FloatArray | torch.Tensor, p: float
         return y
     from linfdeploy.kernels.torch import lp_dist as op
 
+    x, w = tensors("lp_dist", x, w)
     return op.lp_dist(x, w, p)

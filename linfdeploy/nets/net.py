@@ -33,7 +33,7 @@ class LinfNet(nn.Module):
         Returns:
             (N, classes) float32, in units of normalised pixels (one is `std` of the pixel range).
         """
-        x = self.normalize(images)
+        x: torch.Tensor = self.normalize(images)
         for layer in self.layers:
             x = layer(x)
         return -x

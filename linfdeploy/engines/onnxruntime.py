@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX Runtime, on the CPU or, where its CUDA provider is installed, on a GPU.
+
+The engine file is the ONNX model itself: ONNX Runtime makes its plan when a session starts. Graphs of the
+`function` form run inlined; the `op` form needs a kernel for `linfdeploy::LinfDist`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from linfdeploy.engines.base import Answers, Engine, Images
+from linfdeploy.errors import EngineError
+from linfdeploy.onnx.read import DeployedGraph
+
+__all__ = ["BACKEND", "OnnxRuntimeEngine", "available", "build", "load"]
+
+BACKEND = "onnxruntime"
+
+
+class OnnxRuntimeEngine(Engine):
+    """A session over a deployed graph."""
+
+    def __init__(self, graph: DeployedGraph, options: Mapping[str, Any]) -> None:
+        import onnxruntime
+
+        if graph.options.form == "op":
+            raise EngineError(
+                "ONNX Runtime has no kernel for linfdeploy::LinfDist and the graph carries no function body; "
+                "expected one of the two: export with --form function"
+            )
+        self.input_shape = graph.net.input_shape
+        self.classes = graph.net.classes
+        try:
+            self._session = onnxruntime.InferenceSession(
+                graph.model.SerializeToString(), _session_options(options), providers=_providers(options)
+            )
+        # ONNX Runtime raises its own classes, which share no base but Exception.
+        except Exception as error:
+            raise EngineError(f"ONNX Runtime refuses the model: {_first_line(error)}") from None
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self.versions = {"onnxruntime": onnxruntime.__version__, "provider": self._session.get_providers()[0]}
+
+    def _answer(self, images: Images) -> Answers:
+        try:
+            values = self._session.run(self._outputs, {"image": images})
+        except Exception as error:
+            raise EngineError(f"ONNX Runtime failed on a batch of {len(images)}: {_first_line(error)}") from None
+        return {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
+
+
+def available() -> str | None:
+    """Returns None when this machine can run the backend, else what is missing."""
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        return "onnxruntime is not installed: pip install onnxruntime"
+    return None
+
+
+def build(graph: DeployedGraph, options: Mapping[str, Any]) -> bytes:
+    """Returns the engine file's bytes; starts a session first, so that a model that cannot run is refused here."""
+    OnnxRuntimeEngine(graph, options)
+    data: bytes = graph.model.SerializeToString(deterministic=True)
+    return data
+
+
+def load(graph: DeployedGraph, options: Mapping[str, Any]) -> Engine:
+    """Opens an engine that `build` wrote."""
+    return OnnxRuntimeEngine(graph, options)
+
+
+def _session_options(options: Mapping[str, Any]) -> Any:
+    import onnxruntime
+
+    session_options = onnxruntime.SessionOptions()
+    session_options.log_severity_level = 3
+    session_options.intra_op_num_threads = int(options.get("threads", 0))
+    return session_options
+
+
+def _providers(options: Mapping[str, Any]) -> list[str]:
+    """Returns the providers to try: CUDA where it is installed, unless `device` says otherwise."""
+    import onnxruntime
+
+    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    device = options.get("device", "auto")
+    if device == "cuda" and not has_cuda:
+        raise EngineError(
+            "this ONNX Runtime has no CUDA provider; expected one for --device cuda: pip install onnxruntime-gpu"
+        )
+    cuda = ["CUDAExecutionProvider"] if has_cuda and device != "cpu" else []
+    return [*cuda, "CPUExecutionProvider"]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

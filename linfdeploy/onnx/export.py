@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a checkpoint to the deployable ONNX model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+
+import onnx
+from onnx import ModelProto
+
+from linfdeploy import __version__
+from linfdeploy.errors import ExportError
+from linfdeploy.nets.net import LinfNet
+from linfdeploy.onnx.passes.fold import fold_normalization, fold_shifts
+from linfdeploy.onnx.passes.ranges import check_exact, check_finite, value_ranges
+from linfdeploy.onnx.passes.round import round_layers
+from linfdeploy.onnx.pixel_net import PixelNet, Precision
+from linfdeploy.onnx.trace import chain_from_net
+from linfdeploy.onnx.write import GraphOptions, model_from_net
+
+__all__ = ["DEFAULT_GRID", "ExportOptions", "model_from_checkpoint_net", "pixel_net_from_net"]
+
+DEFAULT_GRID = 12
+"""Multiples of 2^-12 pixel: moves a six-layer net by at most 0.0015 pixel, and leaves room for 4096 pixels."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is exported: number format, grid and graph form."""
+
+    precision: Precision = "exact"
+    grid: int = DEFAULT_GRID
+    graph: GraphOptions = field(default_factory=GraphOptions)
+
+
+def pixel_net_from_net(net: LinfNet, precision: Precision, grid: int) -> PixelNet:
+    """Traces a net, folds it into pixel units and rounds it to the deployed format.
+
+    Args:
+        net: In evaluation mode at p = inf.
+        precision: `exact` snaps to multiples of 2^-grid pixel and proves that nothing rounds in float32.
+        grid: k of the grid; used by `exact` only.
+
+    Raises:
+        ExportError: The net cannot keep the promise; the numbers say why.
+    """
+    chain = fold_normalization(chain_from_net(net))
+    layers = round_layers(fold_shifts(chain), precision, grid)
+    exact = precision == "exact"
+    pixel_net = PixelNet(net.spec.input_shape, layers, grid if exact else None)
+    if exact:
+        check_exact(pixel_net, grid)
+    check_finite(pixel_net)
+    return pixel_net
+
+
+def model_from_checkpoint_net(net: LinfNet, options: ExportOptions, checkpoint_sha256: str) -> ModelProto:
+    """Exports a net; see `docs/operators.md` for the graph.
+
+    Args:
+        net: In evaluation mode at p = inf.
+        options: What to export.
+        checkpoint_sha256: Recorded in the metadata.
+
+    Raises:
+        ExportError: The net cannot keep what the precision promises.
+    """
+    pixel_net = pixel_net_from_net(net, options.precision, options.grid)
+    metadata = {
+        "format": "linfdeploy.onnx/1",
+        "linfdeploy": __version__,
+        "spec": json.dumps(net.spec.to_json()),
+        "precision": options.precision,
+        "ranges": json.dumps([asdict(layer) for layer in value_ranges(pixel_net)]),
+        "checkpoint_sha256": checkpoint_sha256,
+    }
+    if pixel_net.grid is not None:
+        metadata["grid"] = str(pixel_net.grid)
+    model = model_from_net(pixel_net, options.graph, metadata)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"the ONNX checker refuses the graph: {str(error).splitlines()[0]}") from None
+    return model

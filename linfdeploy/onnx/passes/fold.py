@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folding: everything that is no distance disappears into weights and biases.
+
+l_inf-distance nets are positively homogeneous and commute with translations, so in real numbers nothing changes
+but the unit: `logits_pixel = 255 std logits`.
+"""
+
+from __future__ import annotations
+
+from linfdeploy.errors import ExportError
+from linfdeploy.onnx.chain import Chain, Distance, Doubles, Normalize, Shift, Step
+from linfdeploy.onnx.pixel_net import PIXEL_MAX
+
+__all__ = ["fold_normalization", "fold_shifts"]
+
+
+def fold_normalization(chain: Chain) -> Chain:
+    """Moves a net to pixel units: `W_1 = 255 (mean + std W_1)`, and `W_l`, `b_l` times `255 std` for the rest.
+
+    Args:
+        chain: A chain that starts with Normalize, for images in [0, 1].
+
+    Returns:
+        A chain without Normalize, for images in [0, 255].
+
+    Raises:
+        ExportError: The chain does not start with Normalize and a Distance.
+    """
+    if (
+        len(chain.steps) < 2
+        or not isinstance(chain.steps[0], Normalize)
+        or not isinstance(chain.steps[1], Distance)
+    ):
+        raise ExportError("the net does not start with (image - mean) / std and a distance layer; expected both")
+    normalize, first, *rest = chain.steps
+    assert isinstance(normalize, Normalize)
+    assert isinstance(first, Distance)
+    unit = PIXEL_MAX * normalize.std
+    steps: list[Step] = [Distance(PIXEL_MAX * normalize.mean + unit * first.weight)]
+    for step in rest:
+        if isinstance(step, Normalize):
+            raise ExportError("the net normalises its input twice; expected once, at the start")
+        steps.append(Distance(unit * step.weight) if isinstance(step, Distance) else Shift(unit * step.offset))
+    return Chain(chain.input_shape, tuple(steps))
+
+
+def fold_shifts(chain: Chain) -> tuple[tuple[Doubles, Doubles], ...]:
+    """Gathers each distance's following shifts (mean shift, bias) into one bias.
+
+    Returns:
+        A (weight, bias) pair, (O, I) and (O,), for each layer.
+
+    Raises:
+        ExportError: A shift comes before the first distance.
+    """
+    layers: list[tuple[Doubles, Doubles]] = []
+    for step in chain.steps:
+        if isinstance(step, Distance):
+            layers.append((step.weight, 0.0 * step.weight[:, 0]))
+        elif isinstance(step, Shift) and layers:
+            weight, bias = layers[-1]
+            layers[-1] = (weight, bias + step.offset)
+        else:
+            raise ExportError(f"a {type(step).__name__} comes before the first distance; expected none there")
+    return tuple(layers)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Value ranges over every image in [0, 255], and what follows from them: exactness, no overflow, the error delta.
+
+Guarantees, for every uint8 (or real) image in the pixel range:
+    distance_l <= LayerRange.distance      and  |y_l| <= LayerRange.output,
+in real arithmetic with the deployed weights; and with `delta = rounding_error(...)`
+    |engine logit - real logit| <= delta
+for any engine that rounds at most once after each subtraction and once after each bias sum, in the net's format,
+flushing denormals or not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from linfdeploy.errors import ExportError
+from linfdeploy.onnx.pixel_net import EXACT_BITS, PIXEL_MAX, PixelLayer, PixelNet, on_grid
+
+__all__ = ["LayerRange", "check_exact", "check_finite", "exactness_gap", "rounding_error", "value_ranges"]
+
+# Covers the float64 roundings of one layer's bounds, each 2^-53 of values that are summed twice.
+SLACK = 1.0 + 2.0**-48
+
+
+@dataclass(frozen=True)
+class LayerRange:
+    """Proven magnitudes of one layer, in pixels: inputs, weights, distances, biases, outputs."""
+
+    input: float
+    weight: float
+    distance: float
+    bias: float
+    output: float
+
+
+def value_ranges(net: PixelNet) -> tuple[LayerRange, ...]:
+    """Bounds every layer over the box [0, 255]^I by interval arithmetic in float64, widened by its roundings."""
+    lower, upper = np.zeros(net.inputs), np.full(net.inputs, float(PIXEL_MAX))
+    ranges = []
+    for layer in net.layers:
+        weight, bias = layer.weight.astype(np.float64), layer.bias.astype(np.float64)
+        farthest = np.maximum(np.abs(lower - weight), np.abs(upper - weight)).max(1) * SLACK
+        nearest = np.maximum(np.maximum(lower - weight, weight - upper).max(1), 0.0) / SLACK
+        ranges.append(
+            LayerRange(
+                input=float(max(np.abs(lower).max(), np.abs(upper).max())),
+                weight=float(np.abs(weight).max()),
+                distance=float(farthest.max()),
+                bias=float(np.abs(bias).max()),
+                output=float(np.maximum(np.abs(nearest + bias), np.abs(farthest + bias)).max() * SLACK),
+            )
+        )
+        lower, upper = np.nextafter(nearest + bias, -np.inf), np.nextafter(farthest + bias, np.inf)
+    return tuple(ranges)
+
+
+def exactness_gap(net: PixelNet, grid: int) -> str | None:
+    """Says why the net is not exact on the grid 2^-grid, or returns None, which proves that it is.
+
+    Exact means: every weight and bias is a multiple of 2^-grid, and every partial sum, in any association of
+    `x + b - w`, stays below 2^(24 - grid). Then no float32 operation rounds, whatever is fused or reordered.
+    """
+    for index, layer in enumerate(net.layers):
+        if layer.weight.dtype != np.float32 or not _layer_on_grid(layer, grid):
+            return f"layer {index} has weights or biases off the grid of 2^-{grid} pixel in float32"
+    limit = 2.0 ** (EXACT_BITS - grid)
+    reach = _largest_partial_sum(value_ranges(net))
+    if reach >= limit:
+        finest = EXACT_BITS - math.ceil(math.log2(reach * (1 + 2**-20)))
+        return f"values reach {reach:.6g} pixels where the grid of 2^-{grid} allows {limit:g}: use --grid {finest}"
+    return None
+
+
+def check_exact(net: PixelNet, grid: int) -> None:
+    """Proves that the net computes exactly in float32.
+
+    Raises:
+        ExportError: It does not; the numbers say why.
+    """
+    if reason := exactness_gap(net, grid):
+        raise ExportError(f"the net is not exact: {reason}, or --precision fp32")
+
+
+def check_finite(net: PixelNet) -> None:
+    """Proves that no value overflows the net's format.
+
+    Raises:
+        ExportError: A value may; the numbers say which.
+    """
+    largest = float(np.finfo(net.format).max)
+    reach = _largest_partial_sum(value_ranges(net))
+    if reach >= largest / 2:
+        raise ExportError(f"values reach {reach:g} pixels where {net.precision} ends at {largest:g}: use fp32")
+
+
+def rounding_error(net: PixelNet, ranges: Sequence[LayerRange]) -> Fraction:
+    """Returns delta, in pixels: how far any logit can be from the real net with the same weights.
+
+    One rounding of a value v moves it by at most `u |v|`, slightly more when it passes through a wider format
+    first, and flushing operand and result by at most the smallest normal each; errors pass through a layer
+    unchanged, so they add.
+    """
+    info = np.finfo(net.format)
+    unit = Fraction(float(info.eps)) / 2 * (1 + Fraction(1, 2**10))
+    flush = 2 * Fraction(float(info.smallest_normal))
+    error = Fraction(0)
+    for layer in ranges:
+        error += unit * (Fraction(layer.distance) + error) + flush
+        error += unit * (Fraction(layer.output) + error) + flush
+    return error
+
+
+def _largest_partial_sum(ranges: Sequence[LayerRange]) -> float:
+    distance, bias, reach = float(PIXEL_MAX), 0.0, 0.0
+    for layer in ranges:
+        reach = max(reach, (distance + bias + layer.weight) * SLACK)
+        distance, bias = layer.distance, layer.bias
+    # Twice: the difference of two logits is formed by the graph's radius.
+    return max(reach, 2 * (distance + bias) * SLACK)
+
+
+def _layer_on_grid(layer: PixelLayer, grid: int) -> bool:
+    return on_grid(layer.weight, grid) and on_grid(layer.bias, grid)

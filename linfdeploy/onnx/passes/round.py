@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rounding of folded weights to what is deployed: a dyadic grid (exact), float32 or float16."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from linfdeploy.errors import ExportError
+from linfdeploy.onnx.chain import Doubles
+from linfdeploy.onnx.pixel_net import PixelLayer, Precision
+
+__all__ = ["round_layers"]
+
+
+def round_layers(
+    layers: tuple[tuple[Doubles, Doubles], ...], precision: Precision, grid: int
+) -> tuple[PixelLayer, ...]:
+    """Rounds weights and biases to the deployed format.
+
+    On the grid the function moves by at most `2^-(grid+1)` pixel for the weights and again for the biases of a
+    layer, so by at most `layers * 2^-grid` pixel in all: errors add and never multiply, each layer being 1-Lipschitz.
+
+    Args:
+        layers: (weight, bias) pairs in float64 pixels.
+        precision: `exact` snaps to multiples of 2^-grid pixel, in float32; `fp32` and `fp16` round to the format.
+        grid: k of the grid; used by `exact` only.
+
+    Raises:
+        ExportError: A value is beyond the format's range.
+    """
+    return tuple(
+        PixelLayer(*(_rounded(values, precision, grid, f"layer {index}") for values in pair))
+        for index, pair in enumerate(layers)
+    )
+
+
+def _rounded(
+    values: Doubles, precision: Precision, grid: int, where: str
+) -> npt.NDArray[np.float32] | npt.NDArray[np.float16]:
+    dtype = np.float16 if precision == "fp16" else np.float32
+    if (largest := float(np.abs(values).max())) > float(np.finfo(dtype).max) / 4:
+        raise ExportError(
+            f"{where} holds {largest:g} pixels, too large for {np.dtype(dtype).name}; "
+            "expected weights near the pixel range: check the checkpoint or use --precision fp32"
+        )
+    if precision == "exact":
+        values = np.rint(values * 2.0**grid) / 2.0**grid
+    # Adding zero turns -0 into 0: the file's bits then depend on the values alone.
+    return (values + 0.0).astype(dtype)

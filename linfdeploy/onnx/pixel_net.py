@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The deployed net as numbers: weights in pixels, ready for an integer image in [0, 255].
+
+    y_0 = image,   y_l = max_i |y_(l-1),i - W_l,oi| + B_l,o,   logits = -y_L
+
+Everything that is written to ONNX, evaluated bit-exactly or certified is one of these; no framework needed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["EXACT_BITS", "PIXEL_MAX", "Floats", "PixelLayer", "PixelNet", "Precision", "on_grid"]
+
+Precision: TypeAlias = Literal["exact", "fp32", "fp16"]
+Floats: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float16]
+
+PIXEL_MAX = 255
+EXACT_BITS = 24
+"""Significand bits of float32: multiples of 2^-k up to 2^(24-k) are represented exactly."""
+
+
+@dataclass(frozen=True)
+class PixelLayer:
+    """One layer `max_i |x_i - weight_oi| + bias_o`.
+
+    Attributes:
+        weight: (O, I) float32 or float16, in pixels.
+        bias: (O,), of the same dtype, in pixels.
+    """
+
+    weight: Floats
+    bias: Floats
+
+
+@dataclass(frozen=True)
+class PixelNet:
+    """A net in pixel units.
+
+    Attributes:
+        input_shape: (C, H, W) of a uint8 image.
+        layers: The layers, all of one dtype.
+        grid: k, when all weights and biases are promised to be multiples of 2^-k pixel; None otherwise.
+    """
+
+    input_shape: tuple[int, int, int]
+    layers: tuple[PixelLayer, ...]
+    grid: int | None
+
+    @property
+    def precision(self) -> Precision:
+        """`exact` for float32 weights on a grid, else the name of the weights' format."""
+        if self.layers[0].weight.dtype == np.float16:
+            return "fp16"
+        return "fp32" if self.grid is None else "exact"
+
+    @property
+    def inputs(self) -> int:
+        """Number of pixel values of an image, C*H*W."""
+        return math.prod(self.input_shape)
+
+    @property
+    def classes(self) -> int:
+        """Number of logits."""
+        return int(self.layers[-1].weight.shape[0])
+
+    @property
+    def format(self) -> npt.DTypeLike:
+        """The numpy dtype of weights and activations."""
+        return self.layers[0].weight.dtype
+
+
+def on_grid(values: Floats, grid: int) -> bool:
+    """Returns whether every value is a multiple of 2^-grid; exact, since scaling by a power of two is."""
+    scaled = values.astype(np.float64) * 2.0**grid
+    return bool(np.all(scaled == np.rint(scaled)))

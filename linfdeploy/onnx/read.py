@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading a deployed graph back, trusting nothing.
+
+The weights are read, every claim checked; then the graph is written again from them and compared with what was
+found, part by part. So a graph is either exactly what this package writes for its weights, or its departures are
+listed: a function body that drops a column does not pass for ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto
+
+from linfdeploy.errors import GraphError
+from linfdeploy.files import read_bytes, sha256_of
+from linfdeploy.onnx import linf_dist
+from linfdeploy.onnx.passes.ranges import exactness_gap
+from linfdeploy.onnx.pixel_net import Floats, PixelLayer, PixelNet
+from linfdeploy.onnx.tensors import array_from_tensor
+from linfdeploy.onnx.write import MAX_OPSET, MIN_OPSET, Form, GraphOptions, model_from_net
+
+__all__ = ["MAX_BYTES", "DeployedGraph", "read_graph"]
+
+MAX_BYTES = 2**31
+"""ONNX's own limit for one protobuf file."""
+
+NET_OPS = {"Abs", "Add", "Cast", "Flatten", "Neg", "ReduceMax", "Scan", "Sub", "Transpose"}
+RADIUS_OPS = {"ArgMax", "Mul", "Relu", "Reshape", "Split", "Sub", "TopK"}
+MAX_GRID = 23
+
+
+@dataclass(frozen=True)
+class DeployedGraph:
+    """What an ONNX file holds.
+
+    Attributes:
+        net: The weights; `net.grid` is set when the net was proven exact on the grid that the metadata claims.
+        options: The form the graph was recognised to have.
+        departures: Parts that are not what this package writes for these weights; empty for our own files.
+        claimed_precision: What the metadata says, untrusted; None when it says nothing.
+        metadata: The file's metadata, untrusted.
+        sha256: Of the file.
+        model: The parsed file.
+    """
+
+    net: PixelNet
+    options: GraphOptions
+    departures: tuple[str, ...]
+    claimed_precision: str | None
+    metadata: Mapping[str, str]
+    sha256: str
+    model: ModelProto
+
+
+def read_graph(path: Path) -> DeployedGraph:
+    """Reads and checks an ONNX file that holds an l_inf-distance net.
+
+    Raises:
+        GraphError: The file is unreadable, malformed, hostile, or holds something else.
+        InputError: There is no such file, or it is too large.
+    """
+    data = read_bytes(path, MAX_BYTES, "an ONNX model")
+    try:
+        return _deployed_graph(data, path.parent)
+    except GraphError as error:
+        raise GraphError(f"{path}: {error}") from None
+
+
+def _deployed_graph(data: bytes, folder: Path) -> DeployedGraph:
+    model = _parse(data)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    options = GraphOptions(_form(model), _has_radius(model.graph), _opset(model))
+    _check_ops(model, options)
+    net = _net(model.graph, options.form, folder, metadata.get("grid"))
+    claimed = metadata.get("precision")
+    return DeployedGraph(net, options, _departures(model, net, options), claimed, metadata, sha256_of(data), model)
+
+
+def _parse(data: bytes) -> ModelProto:
+    try:
+        model: ModelProto = ModelProto.FromString(data)
+    except DecodeError:
+        raise GraphError("damaged or no ONNX model; expected a file written by linfdeploy export") from None
+    if not model.graph.node:
+        raise GraphError("an ONNX model without nodes; expected a file written by linfdeploy export")
+    return model
+
+
+def _form(model: ModelProto) -> Form:
+    if not any(node.domain == linf_dist.DOMAIN for node in model.graph.node):
+        return "standard"
+    return "function" if model.functions else "op"
+
+
+def _has_radius(graph: GraphProto) -> bool:
+    return any(output.name == "radius" for output in graph.output)
+
+
+def _opset(model: ModelProto) -> int:
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    if extra := set(versions) - {"", linf_dist.DOMAIN}:
+        raise GraphError(f"uses the operator sets {sorted(extra)}; expected ai.onnx and {linf_dist.DOMAIN} only")
+    opset: int = versions.get("", 0)
+    if not MIN_OPSET <= opset <= MAX_OPSET:
+        raise GraphError(f"uses opset {opset}; expected {MIN_OPSET} to {MAX_OPSET}: export again with --opset")
+    return opset
+
+
+def _check_ops(model: ModelProto, options: GraphOptions) -> None:
+    allowed = {("", op) for op in NET_OPS | (RADIUS_OPS if options.radius else set())}
+    allowed.add((linf_dist.DOMAIN, linf_dist.OP))
+    for node in _all_nodes(model):
+        if (node.domain, node.op_type) not in allowed:
+            name = f"{node.domain or 'ai.onnx'}::{node.op_type}"
+            raise GraphError(f"node {node.name!r} is the unknown op {name}; expected an l_inf-distance net")
+
+
+def _all_nodes(model: ModelProto) -> Iterator[NodeProto]:
+    pending: list[GraphProto | FunctionProto] = [model.graph, *model.functions]
+    while pending:
+        for node in pending.pop().node:
+            yield node
+            for attribute in node.attribute:
+                if attribute.type == AttributeProto.GRAPH:
+                    pending.append(attribute.g)
+                pending.extend(attribute.graphs)
+
+
+def _net(graph: GraphProto, form: Form, folder: Path, claimed_grid: str | None) -> PixelNet:
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+
+    def array(name: str) -> Floats:
+        if name not in tensors:
+            raise GraphError(f"the graph computes {name!r}; expected constant weights and biases")
+        return array_from_tensor(tensors[name], folder)
+
+    layers = tuple(PixelLayer(array(weight), array(bias)) for weight, bias in _layer_names(graph, form))
+    net = PixelNet(_input_shape(graph), layers, None)
+    _check_layers(net)
+    return PixelNet(net.input_shape, layers, _proven_grid(net, claimed_grid))
+
+
+def _layer_names(graph: GraphProto, form: Form) -> list[tuple[str, str]]:
+    """Returns the names of each layer's weight and bias."""
+    if form == "standard":
+        weights = [node.input[0] for node in graph.node if node.op_type == "Scan" and node.input]
+        biases = [node.input[1] for node in graph.node if node.op_type == "Add" and len(node.input) == 2]
+        if len(weights) != len(biases):
+            raise GraphError(f"has {len(weights)} distances and {len(biases)} biases; expected as many")
+        names = list(zip(weights, biases, strict=True))
+    else:
+        nodes = [node for node in graph.node if node.domain == linf_dist.DOMAIN]
+        if any(len(node.input) != 3 for node in nodes):
+            raise GraphError("a LinfDist node lacks an input; expected X, W and B")
+        names = [(node.input[1], node.input[2]) for node in nodes]
+    if not names:
+        raise GraphError("has no distance layer; expected an l_inf-distance net")
+    return names
+
+
+def _input_shape(graph: GraphProto) -> tuple[int, int, int]:
+    if len(graph.input) != 1 or graph.input[0].name != "image":
+        raise GraphError(f"has the inputs {[value.name for value in graph.input]}; expected one, 'image'")
+    sizes = [dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim]
+    if len(sizes) != 4 or min(sizes[1:]) < 1:
+        raise GraphError(f"input 'image' has shape {sizes}; expected (N, C, H, W) with fixed C, H, W")
+    return sizes[1], sizes[2], sizes[3]
+
+
+def _check_layers(net: PixelNet) -> None:
+    inputs = net.inputs
+    for index, layer in enumerate(net.layers):
+        shape, dtype = layer.weight.shape, layer.weight.dtype
+        if len(shape) != 2 or shape[1] != inputs or layer.bias.shape != (shape[0],):
+            raise GraphError(
+                f"layer {index} has weight {shape} and bias {layer.bias.shape}; "
+                f"expected weight (O, {inputs}) and bias (O,)"
+            )
+        if dtype != net.format or layer.bias.dtype != net.format:
+            raise GraphError(
+                f"layer {index} mixes {dtype}, {layer.bias.dtype} and {net.format}; expected one format"
+            )
+        inputs = shape[0]
+    if inputs < 2:
+        raise GraphError(f"has {inputs} logit; expected at least 2 classes")
+
+
+def _proven_grid(net: PixelNet, claimed: str | None) -> int | None:
+    """Returns the claimed grid if the net is exact on it, by proof from its own weights."""
+    if claimed is None or not claimed.isdecimal() or int(claimed[:4]) > MAX_GRID:
+        return None
+    grid = int(claimed)
+    return None if exactness_gap(net, grid) else grid
+
+
+def _departures(model: ModelProto, net: PixelNet, options: GraphOptions) -> tuple[str, ...]:
+    """Compares the graph with the one that is written for its own weights."""
+    expected = model_from_net(net, options, {})
+    found_nodes, nodes = list(model.graph.node), list(expected.graph.node)
+    departures = [
+        f"node {found.name!r} ({found.op_type}) is not what is written for these weights"
+        for found, ours in zip(found_nodes, nodes, strict=False)
+        if found != ours
+    ]
+    if len(found_nodes) != len(nodes):
+        departures.append(f"there are {len(found_nodes)} nodes where {len(nodes)} are written")
+    if list(model.functions) != list(expected.functions):
+        departures.append("the function body of linfdeploy::LinfDist is not the one that is written")
+    for part in ("input", "output"):
+        if list(getattr(model.graph, part)) != list(getattr(expected.graph, part)):
+            departures.append(f"the graph's {part}s are not what is written for these weights")
+    departures += _constant_departures(model.graph, expected.graph)
+    return tuple(departures)
+
+
+def _constant_departures(found: GraphProto, ours: GraphProto) -> list[str]:
+    """Compares the constants that are no weights: those of the radius."""
+    expected = {tensor.name: tensor for tensor in ours.initializer}
+    return [
+        f"constant {tensor.name!r} is not what is written for these weights"
+        for tensor in found.initializer
+        if tensor.name not in expected or _differs(tensor, expected[tensor.name])
+    ]
+
+
+def _differs(found: object, ours: object) -> bool:
+    # Weights were read from `found` itself and may be external; only what was recomputed can differ.
+    name = getattr(found, "name", "")
+    return not name.startswith("layer") and found != ours

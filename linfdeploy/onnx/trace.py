@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a torch net to a chain of steps, through `torch.onnx.export`: what is deployed is what torch traced."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from linfdeploy.errors import ExportError
+from linfdeploy.nets.net import LinfNet
+from linfdeploy.onnx import linf_dist
+from linfdeploy.onnx.chain import Chain, Distance, Doubles, Normalize, Shift, Step
+
+__all__ = ["chain_from_net"]
+
+
+def chain_from_net(net: LinfNet) -> Chain:
+    """Traces a net and reads the steps off the traced ONNX graph.
+
+    Args:
+        net: In evaluation mode at p = inf.
+
+    Returns:
+        The net's steps, constants in float64 (float32 values, unrounded).
+
+    Raises:
+        ExportError: The trace holds an operation that has no place in such a net.
+    """
+    steps: list[Step] = []
+    model = _trace(net)
+    means: dict[Any, Doubles] = {}
+    for node in model.graph:
+        _read(node, net.spec.input_shape, means, steps)
+    return Chain(net.spec.input_shape, tuple(steps))
+
+
+def _trace(net: LinfNet) -> Any:
+    linf_dist.register_schema()
+    image = torch.zeros(2, *net.spec.input_shape)
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            net,
+            (image,),
+            dynamo=True,
+            custom_translation_table={torch.ops.linfdeploy.linf_dist.default: _translate},
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            verbose=False,
+        )
+    assert program is not None
+    return program.model
+
+
+def _translate(x: Any, w: Any) -> Any:
+    """Translates torch's `linfdeploy::linf_dist(x, w)`; the bias is zero until shifts are folded into it."""
+    from onnxscript import opset18, values
+
+    zeros = onnx.numpy_helper.from_array(np.zeros(w.shape[0], np.float32))
+    domain = values.Opset(linf_dist.DOMAIN, linf_dist.DOMAIN_VERSION)
+    return domain.LinfDist(x, w, opset18.Constant(value=zeros))
+
+
+def _read(node: Any, shape: tuple[int, int, int], means: dict[Any, Doubles], steps: list[Step]) -> None:
+    match node.domain, node.op_type:
+        case "", "Sub" if not steps:
+            mean = np.broadcast_to(_constant(node.inputs[1]), shape)
+            means[node.outputs[0]] = mean.reshape(-1)
+        case "", "Div" if node.inputs[0] in means:
+            steps.append(Normalize(means[node.inputs[0]], float(_constant(node.inputs[1]))))
+        case linf_dist.DOMAIN, linf_dist.OP:
+            steps += [Distance(_constant(node.inputs[1])), Shift(_constant(node.inputs[2]))]
+        case "", "Sub":
+            steps.append(Shift(-_constant(node.inputs[1])))
+        case "", "Add":
+            steps.append(Shift(_constant(node.inputs[1])))
+        case "", "Neg" | "Reshape" | "Constant":
+            pass
+        case domain, op:
+            raise ExportError(
+                f"the traced net holds {domain or 'ai.onnx'}::{op}; expected distances and shifts only"
+            )
+
+
+def _constant(value: Any) -> Doubles:
+    if value.const_value is None:
+        raise ExportError(f"the traced net computes {value.name}; expected a constant there")
+    array: Doubles = value.const_value.numpy().astype(np.float64)
+    return array
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keeps the exporter's notes about packages we do not use, and its own deprecations, from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

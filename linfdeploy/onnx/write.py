@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a pixel net to the deployable graph. Deterministic: the same net and options give the same graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from linfdeploy import __version__
+from linfdeploy.onnx import linf_dist
+from linfdeploy.onnx.pixel_net import PixelNet
+from linfdeploy.onnx.radius import radius_initializers, radius_nodes, radius_outputs
+
+__all__ = ["MAX_OPSET", "MIN_OPSET", "Form", "GraphOptions", "model_from_net"]
+
+Form: TypeAlias = Literal["function", "op", "standard"]
+
+MIN_OPSET = 18
+"""The first opset whose ReduceMax takes its axes as an input."""
+MAX_OPSET = 22
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """How a net is written.
+
+    Attributes:
+        form: `function` (the custom op and a function body for runtimes without it), `op` (the custom op alone) or
+            `standard` (no custom op at all).
+        radius: Whether the graph also computes `label` and `radius`.
+        opset: Version of the standard ops, MIN_OPSET to MAX_OPSET.
+    """
+
+    form: Form = "function"
+    radius: bool = False
+    opset: int = MIN_OPSET
+
+
+def model_from_net(net: PixelNet, options: GraphOptions, metadata: Mapping[str, str]) -> ModelProto:
+    """Writes a net as an ONNX model: `image` uint8 (N, C, H, W) to `logits` float32 (N, K) in pixels.
+
+    Args:
+        net: The net; in its format all layers run.
+        options: The graph's form.
+        metadata: Goes to `metadata_props`; informative only.
+
+    Returns:
+        A model that the ONNX checker accepts, below ONNX's 2 GiB.
+    """
+    opsets = [helper.make_opsetid("", options.opset)]
+    if options.form != "standard":
+        opsets.append(helper.make_opsetid(linf_dist.DOMAIN, linf_dist.DOMAIN_VERSION))
+    model = helper.make_model(
+        _graph(net, options),
+        opset_imports=opsets,
+        functions=[linf_dist.function(options.opset)] if options.form == "function" else [],
+        ir_version=helper.find_min_ir_version_for(opsets, ignore_unknown=True),
+        producer_name="linfdeploy",
+        producer_version=__version__,
+    )
+    helper.set_model_props(model, dict(metadata))
+    return model
+
+
+def _graph(net: PixelNet, options: GraphOptions) -> GraphProto:
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", net.classes])]
+    nodes, initializers = _net_nodes(net, options.form), _weights(net)
+    if options.radius:
+        nodes += radius_nodes()
+        initializers += radius_initializers(net)
+        outputs += radius_outputs()
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", *net.input_shape])
+    return helper.make_graph(nodes, "linfdeploy", [image], outputs, initializers)
+
+
+def _net_nodes(net: PixelNet, form: Form) -> list[NodeProto]:
+    half = net.format == np.float16
+    to = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], name="cast", to=to),
+        helper.make_node("Flatten", ["pixels"], ["layer0.x"], name="flatten", axis=1),
+    ]
+    write = linf_dist.standard_nodes if form == "standard" else _op_nodes
+    for index in range(len(net.layers)):
+        name = f"layer{index}"
+        y = f"layer{index + 1}.x" if index + 1 < len(net.layers) else "distances"
+        nodes += write(f"{name}.x", f"{name}.weight", f"{name}.bias", y, name)
+    nodes.append(helper.make_node("Neg", ["distances"], ["logits.half" if half else "logits"], name="negate"))
+    if half:
+        nodes.append(helper.make_node("Cast", ["logits.half"], ["logits"], name="widen", to=TensorProto.FLOAT))
+    return nodes
+
+
+def _op_nodes(x: str, w: str, b: str, y: str, name: str) -> list[NodeProto]:
+    return [linf_dist.node(x, w, b, y, name)]
+
+
+def _weights(net: PixelNet) -> list[onnx.TensorProto]:
+    return [
+        numpy_helper.from_array(value, f"layer{index}.{name}")
+        for index, layer in enumerate(net.layers)
+        for name, value in (("weight", layer.weight), ("bias", layer.bias))
+    ]
