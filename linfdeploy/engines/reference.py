@@ -75,7 +75,7 @@ class ReferenceEngine(Engine):
         self.versions = {"numpy": np.__version__}
         self._weights = [layer.weight.astype(np.float32) for layer in net.layers]
         self._biases = [layer.bias.astype(np.float32) for layer in net.layers]
-        self._slack = radius_slack(net) if radius else None
+        self._radius = radius
 
     def bounds(self, lower: Images, upper: Images) -> tuple[Logits, Logits]:
         """Bounds the logits over boxes of images; see the module's inequality.
@@ -97,7 +97,7 @@ class ReferenceEngine(Engine):
         x = _flat(images)
         for index, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
             x = self._add(linf_dist(x, weight), bias, index)
-        return self._with_radius(-x)
+        return {"logits": -x, **(self.label_and_radius(-x) if self._radius else {})}
 
     def _add(self, distance: Logits, bias: Logits, index: int) -> Logits:
         """Rounds the distance, adds the bias, rounds the sum, as the net's rounding says."""
@@ -107,12 +107,11 @@ class ReferenceEngine(Engine):
         rounded = _half(distance, rounding.last_distance if last else rounding.distance) + bias
         return _half(rounded, rounding.last_bias if last else rounding.bias)
 
-    def _with_radius(self, logits: Logits) -> Answers:
-        if self._slack is None:
-            return {"logits": logits}
+    def label_and_radius(self, logits: Logits) -> Answers:
+        """Computes the graph's outputs `label` and `radius` from logits (N, K), operation by operation."""
         first, second = np.moveaxis(np.sort(logits, axis=1)[:, :-3:-1], 1, 0)
-        radius = np.maximum((first - second - self._slack) * np.float32(0.5), np.float32(0))
-        return {"logits": logits, "label": logits.argmax(1), "radius": radius}
+        radius = np.maximum((first - second - radius_slack(self.net)) * np.float32(0.5), np.float32(0))
+        return {"label": logits.argmax(1), "radius": radius}
 
 
 def _flat(images: Images) -> Logits:
@@ -120,5 +119,5 @@ def _flat(images: Images) -> Logits:
 
 
 def _half(values: Logits, rounds: bool) -> Logits:
-    # Rounding a float32 result of float16 operands gives the float16 result: 24 >= 2*11 + 2 bits make it innocuous.
+    # Rounding a float32 result of float16 operands gives the float16 result: 24 >= 2*11 + 2 bits.
     return values.astype(np.float16).astype(np.float32) if rounds else values

@@ -17,7 +17,10 @@ __all__ = ["MAX_ELEMENTS", "array_from_tensor"]
 MAX_ELEMENTS = 2**31
 """The most elements a tensor may claim; beyond it a file is taken for hostile."""
 
-FLOATS = {TensorProto.FLOAT: np.dtype("<f4"), TensorProto.FLOAT16: np.dtype("<f2")}
+FLOATS: dict[int, np.dtype[np.float32] | np.dtype[np.float16]] = {
+    TensorProto.FLOAT: np.dtype(np.float32),
+    TensorProto.FLOAT16: np.dtype(np.float16),
+}
 
 
 def array_from_tensor(tensor: TensorProto, folder: Path | None) -> Floats:
@@ -63,7 +66,7 @@ def _external(tensor: TensorProto, folder: Path | None, size: int) -> bytes:
         raise GraphError(f"{what} needs {size} bytes at offset {offset} of {location!r}, which does not hold them")
     with path.open("rb") as file:
         file.seek(offset)
-        return file.read(length)
+        return bytes(file.read(length))
 
 
 def _count(entries: dict[str, str], key: str, default: int, what: str) -> int:

@@ -18,8 +18,8 @@ def round_layers(
 ) -> tuple[PixelLayer, ...]:
     """Rounds weights and biases to the deployed format.
 
-    On the grid the function moves by at most `2^-(grid+1)` pixel for the weights and again for the biases of a
-    layer, so by at most `layers * 2^-grid` pixel in all: errors add and never multiply, each layer being 1-Lipschitz.
+    On the grid the function moves by at most `2^-(grid+1)` pixel for the weights and again for the biases of
+    a layer, so by at most `layers * 2^-grid` pixel in all: each layer is 1-Lipschitz, so errors add only.
 
     Args:
         layers: (weight, bias) pairs in float64 pixels.
@@ -47,4 +47,5 @@ def _rounded(
     if precision == "exact":
         values = np.rint(values * 2.0**grid) / 2.0**grid
     # Adding zero turns -0 into 0: the file's bits then depend on the values alone.
-    return (values + 0.0).astype(dtype)
+    rounded: npt.NDArray[np.float32] | npt.NDArray[np.float16] = (values + 0.0).astype(dtype)
+    return rounded

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Three certificates for the label an engine gives. Comparisons are strict and exact; ties certify nothing.
+
+With `m` the exact difference of the two largest logits of the engine, `k` the threat's levels:
+
+    E  exact     m > 2 k            needs a net proven exact: then the engine is a real 1-Lipschitz function
+    D  delta     m > 2 k + 4 delta  any engine that rounds as its format does, in any order (see passes/ranges.py)
+    I  interval  lower(label) > upper(other) for every other label, over the box, in the engine's own roundings
+
+Each guarantees that no image within the threat gets another label from the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from linfdeploy.engines.base import Images, Logits
+from linfdeploy.engines.reference import ReferenceEngine
+from linfdeploy.verify.threat import box_of
+
+__all__ = ["Flags", "certified_by_interval", "certified_by_margin", "exact_margins", "separated"]
+
+Flags: TypeAlias = npt.NDArray[np.bool_]
+
+CHUNK = 1024
+
+
+def exact_margins(logits: Logits) -> list[Fraction]:
+    """Returns, for each row, the largest logit minus the second largest, as an exact rational."""
+    top = np.sort(logits, axis=1)[:, -2:].tolist()
+    return [Fraction(first) - Fraction(second) for second, first in top]
+
+
+def certified_by_margin(margins: Sequence[Fraction], levels: int, delta: Fraction) -> Flags:
+    """Certificates E (delta = 0, for exact nets only) and D: `margin > 2 levels + 4 delta`.
+
+    Args:
+        margins: Exact margins of the engine's logits, in pixels.
+        levels: The threat, in pixels.
+        delta: Bound on the error of each logit, in pixels.
+    """
+    threshold = 2 * levels + 4 * delta
+    return np.array([margin > threshold for margin in margins], bool)
+
+
+def certified_by_interval(
+    evaluator: ReferenceEngine, images: Images, labels: npt.NDArray[np.int64], levels: int
+) -> Flags:
+    """Certificate I: over the box around each image, no other logit reaches the label's.
+
+    Args:
+        evaluator: With the roundings that the engine was found to follow.
+        images: (N, C, H, W) uint8.
+        labels: (N,) the engine's labels.
+        levels: The threat, in pixels.
+    """
+    flags = [
+        separated(*evaluator.bounds(*box_of(images[i : i + CHUNK], levels)), labels[i : i + CHUNK])
+        for i in range(0, len(images), CHUNK)
+    ]
+    return np.concatenate(flags)
+
+
+def separated(lower: Logits, upper: Logits, labels: npt.NDArray[np.int64], slack: float = 0.0) -> Flags:
+    """Returns where the label's lower end is above every other label's upper end by more than `slack`."""
+    rows = np.arange(len(labels))
+    others = upper.copy()
+    others[rows, labels] = -np.inf
+    # The difference of two float32 is rounded in float64, by far less than any slack that is not zero.
+    gap = lower[rows, labels].astype(np.float64) - others.max(1)
+    flags: Flags = gap > slack
+    return flags

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine against the bit-exact evaluator, on images chosen to show differences.
+
+In exact mode one differing bit is a violation. In fp32 and fp16 the roundings an engine may follow are tried, and
+the one that matches is named; beyond `2 delta` no rounding explains a difference, and it is a violation as well.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from linfdeploy.engines.base import Engine, Images, Logits
+from linfdeploy.engines.reference import ReferenceEngine, Rounding, roundings_of
+from linfdeploy.onnx.passes.ranges import rounding_error, value_ranges
+from linfdeploy.onnx.pixel_net import PIXEL_MAX, PixelNet
+from linfdeploy.report.model import Conformance, Probe, Violation
+from linfdeploy.verify.diagnosis import diagnose
+from linfdeploy.verify.threat import box_of
+
+__all__ = ["BATCH", "ConformanceResult", "check_conformance", "make_probes", "run_batched", "ulp_distance"]
+
+BATCH = 256
+ODD_BATCHES = (1, 3, 7, 17, 255)
+RANDOM_IMAGES = 256
+MATCHING_IMAGES = 64
+# Differences beyond this many ulp are counted together.
+MANY_ULP = 2**20
+
+
+@dataclass(frozen=True)
+class ConformanceResult:
+    """What conformance testing found.
+
+    Attributes:
+        conformance: For the report.
+        rounding: The rounding that explains every bit, or None.
+        violations: Differences that no rounding explains, non-determinism, wrong radii.
+    """
+
+    conformance: Conformance
+    rounding: Rounding | None
+    violations: tuple[Violation, ...]
+
+
+def make_probes(images: Images, levels: int, seed: int) -> dict[str, Images]:
+    """Returns named families of images: data, box corners, random and constant images.
+
+    Args:
+        images: (N, C, H, W) uint8, the data.
+        levels: Half the width of the boxes.
+        seed: Of the random images.
+    """
+    rng = np.random.default_rng(seed)
+    shape = images.shape[1:]
+    lower, upper = box_of(images, levels)
+    return {
+        "data": images,
+        "box lower end": lower,
+        "box upper end": upper,
+        "box corner": np.where(rng.integers(0, 2, images.shape, np.uint8) == 1, upper, lower),
+        "random": rng.integers(0, PIXEL_MAX + 1, (RANDOM_IMAGES, *shape), np.uint8),
+        "black and white": rng.integers(0, 2, (RANDOM_IMAGES, *shape), np.uint8) * np.uint8(PIXEL_MAX),
+        "constant": np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None, None], (256, *shape)),
+    }
+
+
+def check_conformance(engine: Engine, net: PixelNet, probes: Mapping[str, Images]) -> ConformanceResult:
+    """Runs every probe on the engine and on the evaluator and compares bits.
+
+    Args:
+        engine: The engine.
+        net: Read from the engine's own graph.
+        probes: Families of images, each (N, C, H, W) uint8; the first decides which rounding matches.
+    """
+    rounding = _matching_rounding(engine, net, next(iter(probes.values()))[:MATCHING_IMAGES])
+    evaluator = ReferenceEngine(net, rounding or Rounding())
+    found: list[Probe] = []
+    violations: list[Violation] = []
+    ulps, rows = Counter[int](), 0
+    limit = 2 * rounding_error(net, value_ranges(net))
+    for name, images in probes.items():
+        logits, expected = run_batched(engine, images), run_batched(evaluator, images)
+        distance = ulp_distance(logits, expected)
+        found.append(_probe(name, distance))
+        ulps.update(np.minimum(distance, MANY_ULP).reshape(-1).tolist())
+        rows += len(images)
+        violations += _difference(net, name, images, logits, expected, limit)
+    stable = list(_instabilities(engine, next(iter(probes.values()))))
+    violations += [*stable, *_radius_violations(engine, evaluator, next(iter(probes.values())))]
+    conformance = Conformance(
+        samples=rows,
+        bit_identical=ulps[0] / max(ulps.total(), 1),
+        max_ulp=max(ulps),
+        deterministic=not stable,
+        probes=tuple(found),
+        ulps={str(distance): count for distance, count in sorted(ulps.items())},
+    )
+    matched = rounding if ulps[0] == ulps.total() else None
+    return ConformanceResult(conformance, matched, tuple(violations))
+
+
+def run_batched(engine: Engine, images: Images, batch: int = BATCH) -> Logits:
+    """Returns the logits of all images, (N, K) float32, computed `batch` at a time."""
+    return np.concatenate([engine.run(images[i : i + batch]) for i in range(0, len(images), batch)])
+
+
+def ulp_distance(a: Logits, b: Logits) -> npt.NDArray[np.int64]:
+    """Returns how many float32 steps apart two arrays' elements are, -0 and 0 being one; 0 only for equal bits."""
+    distance: npt.NDArray[np.int64] = np.abs(_ordered(a) - _ordered(b))
+    return distance
+
+
+def _ordered(values: Logits) -> npt.NDArray[np.int64]:
+    bits = np.ascontiguousarray(values).view(np.int32).astype(np.int64)
+    ordered: npt.NDArray[np.int64] = np.where(bits < 0, -(bits & 0x7FFFFFFF) - 1, bits)
+    return ordered
+
+
+def _matching_rounding(engine: Engine, net: PixelNet, images: Images) -> Rounding | None:
+    logits = engine.run(images)
+    for rounding in roundings_of(net):
+        if np.array_equal(ReferenceEngine(net, rounding).run(images), logits):
+            return rounding
+    return None
+
+
+def _probe(name: str, distance: npt.NDArray[np.int64]) -> Probe:
+    return Probe(name, len(distance), float((distance == 0).mean()), int(distance.max()))
+
+
+def _difference(
+    net: PixelNet, name: str, images: Images, logits: Logits, expected: Logits, limit: Fraction
+) -> Iterator[Violation]:
+    """Yields a violation when a probe's logits differ by more than the net's precision allows."""
+    change = np.abs(logits.astype(np.float64) - expected.astype(np.float64))
+    allowed = 0.0 if net.precision == "exact" else float(limit)
+    if not (wrong := ~(change <= allowed)).any():
+        return
+    cause = diagnose(net, images, logits, expected)
+    yield Violation(
+        "conformance",
+        f"{wrong.mean():.2%} of the logits of probe '{name}' differ, by up to {change.max():g} pixel where "
+        f"{allowed:g} is allowed: {cause}",
+    )
+
+
+def _instabilities(engine: Engine, images: Images) -> Iterator[Violation]:
+    """Yields a violation for each way in which equal images get different logits."""
+    whole = run_batched(engine, images)
+    if not np.array_equal(whole, run_batched(engine, images)):
+        yield Violation("determinism", "two runs over the same images give different logits")
+    for batch in ODD_BATCHES:
+        part = images[: min(len(images), max(2 * batch + 1, 19))]
+        if not np.array_equal(run_batched(engine, part, batch), whole[: len(part)]):
+            yield Violation("determinism", f"batches of {batch} give other logits than batches of {BATCH}")
+
+
+def _radius_violations(engine: Engine, evaluator: ReferenceEngine, images: Images) -> Iterator[Violation]:
+    """Yields a violation when the graph's own label or radius is not what its logits give."""
+    answers = engine.answer(images[:BATCH])
+    if "radius" not in answers:
+        return
+    expected = evaluator.label_and_radius(answers["logits"].astype(np.float32))
+    for name in ("label", "radius"):
+        if not np.array_equal(answers[name], expected[name]):
+            yield Violation(name, f"the graph's output '{name}' is not what its logits give")

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names what an engine computes instead, when its logits are not the evaluator's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from linfdeploy.engines.base import Images, Logits
+from linfdeploy.engines.reference import ReferenceEngine, roundings_of
+from linfdeploy.onnx.pixel_net import PixelLayer, PixelNet
+
+__all__ = ["diagnose"]
+
+
+def diagnose(net: PixelNet, images: Images, found: Logits, expected: Logits) -> str:
+    """Tries what goes wrong in practice and returns the one that explains every logit, in words.
+
+    Args:
+        net: The net that the engine should compute.
+        images: (N, C, H, W) uint8 probes.
+        found: (N, K) the engine's logits.
+        expected: (N, K) the bit-exact evaluator's logits.
+    """
+    return (
+        _swapped_classes(found, expected)
+        or _wrong_rows(found, expected)
+        or _bias_offset(found, expected)
+        or _half_precision(net, images, found)
+        or _dropped_column(net, images, found)
+        or "no known fault explains it"
+    )
+
+
+def _swapped_classes(found: Logits, expected: Logits) -> str | None:
+    columns = {expected[:, j].tobytes(): j for j in range(expected.shape[1])}
+    order = [columns.get(found[:, j].tobytes()) for j in range(found.shape[1])]
+    moved = [j for j, source in enumerate(order) if source != j]
+    if None in order or not moved:
+        return None
+    return f"classes {', '.join(map(str, moved))} have changed places"
+
+
+def _wrong_rows(found: Logits, expected: Logits) -> str | None:
+    known = {row.tobytes() for row in expected}
+    wrong = [i for i, row in enumerate(found) if row.tobytes() != expected[i].tobytes()]
+    if all(found[i].tobytes() in known for i in wrong):
+        return f"{len(wrong)} rows of the batch hold another image's logits, the first at row {wrong[0]}"
+    return None
+
+
+def _bias_offset(found: Logits, expected: Logits) -> str | None:
+    change = found.astype(np.float64) - expected.astype(np.float64)
+    if np.ptp(change, axis=0).max() > 0:
+        return None
+    moved = np.flatnonzero(change[0])
+    return f"the bias of class {moved[0]} is off by {-change[0, moved[0]]:+g} pixel"
+
+
+def _half_precision(net: PixelNet, images: Images, found: Logits) -> str | None:
+    if net.format == np.float16:
+        return None
+    layers = tuple(
+        PixelLayer(layer.weight.astype(np.float16), layer.bias.astype(np.float16)) for layer in net.layers
+    )
+    half = replace(net, layers=layers, grid=None)
+    for rounding in roundings_of(half):
+        if np.array_equal(ReferenceEngine(half, rounding).run(images), found):
+            return "it computes in fp16"
+    return None
+
+
+def _dropped_column(net: PixelNet, images: Images, found: Logits) -> str | None:
+    """Tries each layer with its last input column left out."""
+    for index, layer in enumerate(net.layers):
+        if layer.weight.shape[1] > 1 and np.array_equal(_without_column(net, index, images), found):
+            return f"the last input column of layer {index} is dropped"
+    return None
+
+
+def _without_column(net: PixelNet, index: int, images: Images) -> Logits:
+    """Evaluates the net with one layer's last weight column equal to its own input, so that it never counts."""
+    x = images.reshape(len(images), -1).astype(np.float32)
+    for position, layer in enumerate(net.layers):
+        weight, bias = layer.weight.astype(np.float32), layer.bias.astype(np.float32)
+        kept = slice(None, -1) if position == index else slice(None)
+        distances = [np.abs(x[:, None, kept] - block[None, :, kept]).max(2) for block in np.array_split(weight, 8)]
+        x = np.concatenate(distances, axis=1) + bias
+    return -x

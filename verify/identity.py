@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is this the engine that was built, from the net that was signed off, in the precision that was promised?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from linfdeploy.engines.manifest import Manifest
+from linfdeploy.onnx.pixel_net import PixelNet
+from linfdeploy.onnx.read import DeployedGraph
+from linfdeploy.report.model import Violation
+from linfdeploy.verify.differences import weight_differences
+
+__all__ = ["identity_violations", "promised_precision"]
+
+
+def promised_precision(graph: DeployedGraph, manifest: Manifest | None) -> str:
+    """Returns the precision promised by the manifest, else by the file's metadata, else what is found."""
+    if manifest is not None:
+        return manifest.precision
+    return graph.claimed_precision or graph.net.precision
+
+
+def identity_violations(
+    graph: DeployedGraph, manifest: Manifest | None, expected: PixelNet | None
+) -> Iterator[Violation]:
+    """Yields what is not as it was built, promised or signed off.
+
+    Args:
+        graph: Read from the engine's own file.
+        manifest: Of the build, if there is one.
+        expected: What the reference checkpoint exports to in the promised precision, if there is a reference.
+    """
+    if manifest is not None and manifest.engine_sha256 != graph.sha256:
+        yield Violation(
+            "engine file",
+            f"its SHA-256 is {graph.sha256}; the manifest of its build says {manifest.engine_sha256}",
+        )
+    for departure in graph.departures:
+        yield Violation("graph", departure)
+    promised = promised_precision(graph, manifest)
+    if promised != graph.net.precision:
+        yield Violation("precision", f"{promised} was promised; the weights prove {graph.net.precision} only")
+    if expected is not None:
+        yield from weight_differences(graph.net, expected)

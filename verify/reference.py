@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checkpoint before deployment: its own predictions, and sound certificates of the real net it stands for.
+
+The certificates are computed with the checkpoint's weights in pixels, rounded to float32 but not snapped. That
+moves the real net by at most the sum of the layers' weight and bias roundings, and evaluating it rounds by at most
+`rounding_error`; both go into `slack`, so each certificate holds for the real net of the checkpoint itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from linfdeploy.engines.base import Images
+from linfdeploy.engines.reference import ReferenceEngine
+from linfdeploy.files import sha256_of
+from linfdeploy.nets.checkpoint import load_checkpoint
+from linfdeploy.nets.net import LinfNet
+from linfdeploy.onnx.export import DEFAULT_GRID, pixel_net_from_net
+from linfdeploy.onnx.passes.ranges import LayerRange, rounding_error, value_ranges
+from linfdeploy.onnx.pixel_net import PixelNet, Precision
+from linfdeploy.report.model import ReferenceFacts
+from linfdeploy.verify.certificates import Flags, certified_by_margin, exact_margins, separated
+from linfdeploy.verify.conformance import run_batched
+from linfdeploy.verify.threat import box_of
+
+__all__ = ["Reference", "load_reference"]
+
+BATCH = 512
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A checkpoint that an engine is held against.
+
+    Attributes:
+        net: In evaluation mode at p = inf.
+        facts: For the report.
+    """
+
+    net: LinfNet
+    facts: ReferenceFacts
+
+    def exported(self, precision: Precision, grid: int | None) -> PixelNet:
+        """Returns what the checkpoint exports to.
+
+        Raises:
+            ExportError: It cannot be exported so.
+        """
+        return pixel_net_from_net(self.net, precision, DEFAULT_GRID if grid is None else grid)
+
+    def predictions(self, images: Images) -> npt.NDArray[np.int64]:
+        """Returns the labels, (N,) int64, that the torch net gives to uint8 images."""
+        labels = [self._label(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+        return np.concatenate(labels)
+
+    def certified(self, images: Images, levels: int) -> tuple[Flags, Flags]:
+        """Certifies the real net of the checkpoint, by margin and by interval.
+
+        Guarantees that no image within `levels` pixels, clipped to [0, 255], gets another label than
+        the real net gives to the image.
+
+        Returns:
+            Flags by margin and by interval, each (N,).
+        """
+        net = self.exported("fp32", None)
+        slack = rounding_error(net, ranges := value_ranges(net)) + _weight_rounding(ranges)
+        evaluator = ReferenceEngine(net)
+        logits = run_batched(evaluator, images)
+        lower, upper = evaluator.bounds(*box_of(images, levels))
+        # Doubled, which covers the rounding of the float64 difference.
+        interval = separated(lower, upper, logits.argmax(1), slack=float(4 * slack))
+        return certified_by_margin(exact_margins(logits), levels, slack), interval
+
+    def _label(self, images: Images) -> npt.NDArray[np.int64]:
+        with torch.no_grad():
+            logits = self.net(torch.from_numpy(np.ascontiguousarray(images)).float() / 255)
+        labels: npt.NDArray[np.int64] = logits.argmax(1).numpy()
+        return labels
+
+
+def load_reference(path: Path) -> Reference:
+    """Reads the checkpoint to hold an engine against.
+
+    Raises:
+        CheckpointError: The file is unreadable or no checkpoint.
+    """
+    checkpoint = load_checkpoint(path)
+    return Reference(checkpoint.net, ReferenceFacts(str(path), sha256_of(path.read_bytes())))
+
+
+def _weight_rounding(ranges: Sequence[LayerRange]) -> Fraction:
+    """Bounds how far folding in float64 and rounding to float32 moves the real net's logits, in pixels."""
+    rounding, folding = Fraction(1, 2**24), Fraction(1, 2**48)
+    sizes = [Fraction(layer.weight) + Fraction(layer.bias) for layer in ranges]
+    # Folding adds 255 mean, so its rounding is relative to the pixel range as well; 1024 covers both terms.
+    return sum((rounding * size + folding * (size + 1024) for size in sizes), Fraction(0))
