@@ -13,6 +13,7 @@ Each guarantees that no image within the threat gets another label from the engi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -20,14 +21,66 @@ import numpy as np
 import numpy.typing as npt
 
 from linfdeploy.engines.base import Images, Logits
-from linfdeploy.engines.reference import ReferenceEngine
+from linfdeploy.engines.reference import ReferenceEngine, Rounding
+from linfdeploy.onnx.passes.ranges import rounding_error, value_ranges
+from linfdeploy.onnx.pixel_net import PixelNet
 from linfdeploy.verify.threat import box_of
 
-__all__ = ["Flags", "certified_by_interval", "certified_by_margin", "exact_margins", "separated"]
+__all__ = [
+    "CertifiedFlags",
+    "Certifier",
+    "Flags",
+    "certified_by_interval",
+    "certified_by_margin",
+    "exact_margins",
+    "separated",
+]
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
 CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class CertifiedFlags:
+    """Which samples each certificate holds for, each (N,); None where the certificate does not apply."""
+
+    exact: Flags | None
+    interval: Flags | None
+    delta: Flags
+
+    @property
+    def any(self) -> Flags:
+        """Where at least one certificate holds."""
+        applicable = [flags for flags in (self.exact, self.interval, self.delta) if flags is not None]
+        certified: Flags = np.logical_or.reduce(applicable)
+        return certified
+
+
+class Certifier:
+    """Certifies one engine's labels for a set of images, at any radius."""
+
+    def __init__(self, net: PixelNet, rounding: Rounding | None, images: Images, logits: Logits) -> None:
+        """Takes the engine's logits (N, K) and the rounding it was found to follow, or None if none matched."""
+        self.labels: npt.NDArray[np.int64] = logits.argmax(1)
+        self.delta = rounding_error(net, value_ranges(net))
+        self.evaluator = None if rounding is None else ReferenceEngine(net, rounding)
+        self._exact = net.precision == "exact"
+        self._images = images
+        self._margins = exact_margins(logits)
+
+    def at(self, levels: int) -> CertifiedFlags:
+        """Returns the certificates at a radius of `levels` pixels."""
+        return CertifiedFlags(
+            exact=certified_by_margin(self._margins, levels, Fraction(0)) if self._exact else None,
+            interval=self._interval(levels),
+            delta=certified_by_margin(self._margins, levels, self.delta),
+        )
+
+    def _interval(self, levels: int) -> Flags | None:
+        if self.evaluator is None:
+            return None
+        return certified_by_interval(self.evaluator, self._images, self.labels, levels)
 
 
 def exact_margins(logits: Logits) -> list[Fraction]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from linfdeploy.engines.manifest import Manifest
-from linfdeploy.onnx.pixel_net import PixelNet
+from linfdeploy.onnx.pixel_net import PixelNet, Precision
 from linfdeploy.onnx.read import DeployedGraph
 from linfdeploy.report.model import Violation
 from linfdeploy.verify.differences import weight_differences
@@ -14,7 +14,7 @@ from linfdeploy.verify.differences import weight_differences
 __all__ = ["identity_violations", "promised_precision"]
 
 
-def promised_precision(graph: DeployedGraph, manifest: Manifest | None) -> str:
+def promised_precision(graph: DeployedGraph, manifest: Manifest | None) -> Precision:
     """Returns the precision promised by the manifest, else by the file's metadata, else what is found."""
     if manifest is not None:
         return manifest.precision

@@ -11,6 +11,7 @@ from typing import Any
 
 from linfdeploy.errors import InputError
 from linfdeploy.files import read_bytes, write_bytes
+from linfdeploy.onnx.pixel_net import PRECISIONS, Precision
 
 __all__ = ["FORMAT", "Manifest", "manifest_path", "read_manifest", "write_manifest"]
 
@@ -37,7 +38,7 @@ class Manifest:
     backend: str
     engine_sha256: str
     model_sha256: str
-    precision: str
+    precision: Precision
     grid: int | None
     form: str
     options: Mapping[str, Any]
@@ -79,6 +80,10 @@ def read_manifest(engine: Path) -> Manifest | None:
     for name in ("backend", "engine_sha256", "model_sha256", "precision", "form"):
         if not isinstance(data[name], str):
             raise InputError(f"{path}: {name} is {data[name]!r}; expected a string: build the engine again")
+    if data["precision"] not in PRECISIONS:
+        raise InputError(f"{path}: precision is {data['precision']!r}; expected one of {', '.join(PRECISIONS)}")
+    if not (data["grid"] is None or type(data["grid"]) is int):
+        raise InputError(f"{path}: grid is {data['grid']!r}; expected a number or null: build the engine again")
     if not isinstance(data["options"], dict):
         raise InputError(f"{path}: options are {data['options']!r}; expected a mapping: build the engine again")
     return Manifest(**data)

@@ -15,9 +15,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["EXACT_BITS", "PIXEL_MAX", "Floats", "PixelLayer", "PixelNet", "Precision", "on_grid"]
+__all__ = ["EXACT_BITS", "PIXEL_MAX", "PRECISIONS", "Floats", "PixelLayer", "PixelNet", "Precision", "on_grid"]
 
 Precision: TypeAlias = Literal["exact", "fp32", "fp16"]
+PRECISIONS: tuple[Precision, ...] = ("exact", "fp32", "fp16")
 Floats: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 
 PIXEL_MAX = 255

@@ -19,7 +19,7 @@ from linfdeploy.errors import GraphError
 from linfdeploy.files import read_bytes, sha256_of
 from linfdeploy.onnx import linf_dist
 from linfdeploy.onnx.passes.ranges import exactness_gap
-from linfdeploy.onnx.pixel_net import Floats, PixelLayer, PixelNet
+from linfdeploy.onnx.pixel_net import PRECISIONS, Floats, PixelLayer, PixelNet, Precision
 from linfdeploy.onnx.tensors import array_from_tensor
 from linfdeploy.onnx.write import MAX_OPSET, MIN_OPSET, Form, GraphOptions, model_from_net
 
@@ -50,7 +50,7 @@ class DeployedGraph:
     net: PixelNet
     options: GraphOptions
     departures: tuple[str, ...]
-    claimed_precision: str | None
+    claimed_precision: Precision | None
     metadata: Mapping[str, str]
     sha256: str
     model: ModelProto
@@ -76,7 +76,7 @@ def _deployed_graph(data: bytes, folder: Path) -> DeployedGraph:
     options = GraphOptions(_form(model), _has_radius(model.graph), _opset(model))
     _check_ops(model, options)
     net = _net(model.graph, options.form, folder, metadata.get("grid"))
-    claimed = metadata.get("precision")
+    claimed = next((name for name in PRECISIONS if name == metadata.get("precision")), None)
     return DeployedGraph(net, options, _departures(model, net, options), claimed, metadata, sha256_of(data), model)
 
 

@@ -47,5 +47,5 @@ def _rounded(
     if precision == "exact":
         values = np.rint(values * 2.0**grid) / 2.0**grid
     # Adding zero turns -0 into 0: the file's bits then depend on the values alone.
-    rounded: npt.NDArray[np.float32] | npt.NDArray[np.float16] = (values + 0.0).astype(dtype)
-    return rounded
+    values = values + 0.0
+    return values.astype(np.float16) if precision == "fp16" else values.astype(np.float32)

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The audit, step by step: identity, conformance, certificates, attacks, Lipschitz, verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from linfdeploy.engines.base import Logits
+from linfdeploy.errors import DatasetError, ExportError, MissingExtraError
+from linfdeploy.report.model import Attack, AuditReport, Violation
+from linfdeploy.verify.certificates import Certifier, Flags
+from linfdeploy.verify.conformance import check_conformance, make_probes, run_batched
+from linfdeploy.verify.falls import Falls
+from linfdeploy.verify.identity import identity_violations, promised_precision
+from linfdeploy.verify.lipschitz import LipschitzAudit
+from linfdeploy.verify.summary import Findings, Subject, TestSet, report_of
+from linfdeploy.verify.threat import Threat
+
+if TYPE_CHECKING:
+    from linfdeploy.verify.attacks import AttackPlan, Attempt
+
+__all__ = ["AttackName", "AuditOptions", "AuditResult", "run_audit"]
+
+AttackName = Literal["none", "fast", "standard"]
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """The threat, how hard to attack, and the seed of everything random."""
+
+    threat: Threat
+    attack: AttackName
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """The report, and the arrays that stand as evidence beside it.
+
+    Attributes:
+        report: What was found.
+        evidence: File name to named arrays, to be saved as npz.
+    """
+
+    report: AuditReport
+    evidence: Mapping[str, Mapping[str, npt.NDArray[Any]]]
+
+
+def run_audit(
+    subject: Subject, data: TestSet, options: AuditOptions, progress: Callable[[str], None] = lambda _: None
+) -> AuditResult:
+    """Audits an engine.
+
+    Args:
+        subject: The engine, and the checkpoint it is held against.
+        data: On which images.
+        options: Against what.
+        progress: Told the name of each step as it begins.
+
+    Raises:
+        DatasetError: The images or labels do not fit the engine.
+        MissingExtraError: An attack was asked for and torch is not installed.
+        EngineError: The engine fails on a batch.
+    """
+    _check_data(subject, data)
+    engine, net, levels = subject.opened.engine, subject.opened.graph.net, options.threat.levels
+    progress("identity")
+    violations = list(_identity(subject))
+    progress("conformance")
+    conformance = check_conformance(engine, net, make_probes(data.images, levels, options.seed))
+    progress("certificates")
+    logits = run_batched(engine, data.images)
+    certifier = Certifier(net, conformance.rounding, data.images, logits)
+    falls = Falls(engine, data.images, certifier, flags := certifier.at(levels), levels)
+    lipschitz = LipschitzAudit(0.0 if net.precision == "exact" else float(2 * certifier.delta))
+    attack = _attack(subject, data, options, _Contest(falls, lipschitz, logits, certifier.labels, progress))
+    violations += [*conformance.violations, *falls.violations(), *lipschitz.violations()]
+    progress("report")
+    findings = Findings(conformance, certifier, flags, logits, falls.fallen, attack, lipschitz.result())
+    return AuditResult(report_of(subject, data, options.threat, findings, violations), falls.evidence())
+
+
+def _check_data(subject: Subject, data: TestSet) -> None:
+    engine = subject.opened.engine
+    if data.images.shape[1:] != engine.input_shape:
+        raise DatasetError(
+            f"{data.name} has images of {data.images.shape[1:]}; the engine expects {engine.input_shape}: "
+            "choose the data set that the net was trained on"
+        )
+    if (classes := int(data.labels.max()) + 1) > engine.classes:
+        raise DatasetError(
+            f"{data.name} has at least {classes} classes; the engine has {engine.classes}: "
+            "choose the data set that the net was trained on"
+        )
+
+
+def _identity(subject: Subject) -> Iterator[Violation]:
+    graph, manifest = subject.opened.graph, subject.opened.manifest
+    if subject.reference is None:
+        yield from identity_violations(graph, manifest, None)
+        return
+    promised = promised_precision(graph, manifest)
+    grid = manifest.grid if manifest else graph.net.grid
+    try:
+        expected = subject.reference.exported(promised, grid)
+    except ExportError as error:
+        yield from identity_violations(graph, manifest, None)
+        yield Violation("reference", f"the checkpoint does not export to {promised}: {error}")
+        return
+    yield from identity_violations(graph, manifest, expected)
+
+
+@dataclass(frozen=True)
+class _Contest:
+    """What an attack works on and where its finds go."""
+
+    falls: Falls
+    lipschitz: LipschitzAudit
+    logits: Logits
+    labels: npt.NDArray[np.int64]
+    progress: Callable[[str], None]
+
+
+def _attack(subject: Subject, data: TestSet, options: AuditOptions, contest: _Contest) -> Attack | None:
+    """Runs the attack that was asked for, every image of it on the engine."""
+    if options.attack == "none":
+        return None
+    try:
+        from linfdeploy.verify.attacks import ATTACKS, run_attack
+    except ImportError:
+        raise MissingExtraError("an attack", "train") from None
+    plan = ATTACKS[options.attack]
+    reference = _ReferenceContest(subject, data)
+    robust_by_step: tuple[float, ...] = ()
+    arguments = subject.opened.graph.net, data.images, contest.labels, options.threat.levels, plan, options.seed
+    for attempt in run_attack(*arguments):
+        contest.progress(f"attack: {attempt.name}")
+        logits = contest.falls.add(attempt)
+        contest.lipschitz.add(data.images, contest.logits, attempt.images, logits)
+        reference.add(attempt)
+        robust_by_step = attempt.robust_by_step or robust_by_step
+    standing = (contest.labels == data.labels) & ~contest.falls.fallen
+    return _attack_facts(options.attack, plan, float(standing.mean()), reference.robust_accuracy(), robust_by_step)
+
+
+def _attack_facts(
+    name: str, plan: AttackPlan, robust: float, reference: float | None, by_step: tuple[float, ...]
+) -> Attack:
+    runs = f"PGD-{plan.steps}, {plan.targets} targeted PGD-{plan.target_steps} on the annealed relaxation"
+    return Attack(f"{name}: {runs}", plan.steps, 1 + plan.targets, robust, reference, by_step)
+
+
+class _ReferenceContest:
+    """The same attacks on the checkpoint before deployment."""
+
+    def __init__(self, subject: Subject, data: TestSet) -> None:
+        self._reference = subject.reference
+        self._labels = data.labels
+        self._standing: Flags | None = None
+        if self._reference is not None:
+            self._standing = self._reference.predictions(data.images) == data.labels
+
+    def add(self, attempt: Attempt) -> None:
+        if self._reference is not None and self._standing is not None:
+            self._standing &= self._reference.predictions(attempt.images) == self._labels
+
+    def robust_accuracy(self) -> float | None:
+        return None if self._standing is None else float(self._standing.mean())

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an audit's findings to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from linfdeploy import __version__
+from linfdeploy.engines.base import Images, Logits
+from linfdeploy.engines.build import OpenedEngine
+from linfdeploy.onnx.pixel_net import PIXEL_MAX
+from linfdeploy.report.model import (
+    Accuracy,
+    Attack,
+    AuditReport,
+    Certified,
+    Curve,
+    EngineFacts,
+    Eps,
+    Lipschitz,
+    SampleRow,
+    Violation,
+)
+from linfdeploy.verify.assumptions import assumptions_of
+from linfdeploy.verify.certificates import CertifiedFlags, Certifier, Flags
+from linfdeploy.verify.conformance import ConformanceResult
+from linfdeploy.verify.threat import Threat
+
+if TYPE_CHECKING:
+    from linfdeploy.verify.reference import Reference
+
+__all__ = ["Findings", "Subject", "TestSet", "report_of"]
+
+CURVE_POINTS = 21
+CURVE_REACH = 2.5
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is audited: the engine, where it lies, and the checkpoint it is held against."""
+
+    path: Path
+    opened: OpenedEngine
+    reference: Reference | None
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Labelled images: (N, C, H, W) uint8 and (N,) int64."""
+
+    __test__ = False
+
+    name: str
+    images: Images
+    labels: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the steps of an audit found; `logits` (N, K) are the engine's, `fallen` (N,) what attacks broke."""
+
+    conformance: ConformanceResult
+    certifier: Certifier
+    flags: CertifiedFlags
+    logits: Logits
+    fallen: Flags
+    attack: Attack | None
+    lipschitz: Lipschitz
+
+
+def report_of(
+    subject: Subject, data: TestSet, threat: Threat, found: Findings, violations: Sequence[Violation]
+) -> AuditReport:
+    """Assembles the report."""
+    correct = found.certifier.labels == data.labels
+    rounding = found.conformance.rounding
+    return AuditReport(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        linfdeploy=__version__,
+        data=data.name,
+        samples=len(data.images),
+        eps=_eps(threat),
+        threat_model=threat.model,
+        engine=_engine_facts(subject, found.conformance),
+        reference=subject.reference.facts if subject.reference else None,
+        accuracy=Accuracy(float(correct.mean()), _reference_clean(subject, data)),
+        certified=_certified(subject, data, threat, found.flags, correct),
+        attack=found.attack,
+        conformance=found.conformance.conformance,
+        lipschitz=found.lipschitz,
+        curve=_curve(found.certifier, correct, threat.levels),
+        assumptions=assumptions_of(threat, rounding.name if rounding else None),
+        violations=tuple(violations),
+        rows=_rows(data, found),
+    )
+
+
+def _eps(threat: Threat) -> Eps:
+    return Eps(threat.text, str(threat.eps), str(PIXEL_MAX * threat.eps), threat.levels)
+
+
+def _engine_facts(subject: Subject, conformance: ConformanceResult) -> EngineFacts:
+    opened, graph = subject.opened, subject.opened.graph
+    return EngineFacts(
+        path=str(subject.path),
+        backend=opened.backend,
+        precision=graph.net.precision,
+        sha256=graph.sha256,
+        grid=graph.net.grid,
+        form=graph.options.form,
+        variant=conformance.rounding.name if conformance.rounding else None,
+        versions={"linfdeploy": __version__, **opened.engine.versions},
+    )
+
+
+def _reference_clean(subject: Subject, data: TestSet) -> float | None:
+    if subject.reference is None:
+        return None
+    return float((subject.reference.predictions(data.images) == data.labels).mean())
+
+
+def _certified(
+    subject: Subject, data: TestSet, threat: Threat, flags: CertifiedFlags, correct: Flags
+) -> Certified:
+    margin = interval = None
+    if subject.reference is not None:
+        right = subject.reference.predictions(data.images) == data.labels
+        by_margin, by_interval = subject.reference.certified(data.images, threat.levels)
+        margin, interval = _share(by_margin, right), _share(by_interval, right)
+    return Certified(
+        exact=_share(flags.exact, correct),
+        interval=_share(flags.interval, correct),
+        delta=_share(flags.delta, correct),
+        reference=interval,
+        reference_margin=margin,
+    )
+
+
+def _share(flags: Flags | None, correct: Flags) -> float | None:
+    return None if flags is None else float((flags & correct).mean())
+
+
+def _curve(certifier: Certifier, correct: Flags, levels: int) -> Curve:
+    """Certified accuracy at whole levels from 0 to a little beyond twice the threat."""
+    reach = min(int(CURVE_REACH * levels), PIXEL_MAX)
+    at = sorted({round(value) for value in np.linspace(0, reach, CURVE_POINTS)} | {levels})
+    flags = [certifier.at(value) for value in at]
+
+    def series(name: str) -> tuple[float, ...] | None:
+        shares = [_share(getattr(point, name), correct) for point in flags]
+        return None if None in shares else tuple(share for share in shares if share is not None)
+
+    return Curve(tuple(float(value) for value in at), series("exact"), series("interval"), series("delta"))
+
+
+def _rows(data: TestSet, found: Findings) -> tuple[SampleRow, ...]:
+    margins = _label_margins(found.logits, data.labels)
+    attacked = found.fallen if found.attack else None
+
+    def flag(flags: Flags | None, index: int) -> bool | None:
+        return None if flags is None else bool(flags[index])
+
+    return tuple(
+        SampleRow(
+            index=index,
+            label=int(label),
+            prediction=int(found.certifier.labels[index]),
+            margin=float(margins[index]),
+            exact=flag(found.flags.exact, index),
+            interval=flag(found.flags.interval, index),
+            delta=flag(found.flags.delta, index),
+            attacked=flag(attacked, index),
+        )
+        for index, label in enumerate(data.labels)
+    )
+
+
+def _label_margins(logits: Logits, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Returns the true class's logit minus the best other, (N,)."""
+    rows, wide = np.arange(len(labels)), logits.astype(np.float64)
+    others = wide.copy()
+    others[rows, labels] = -np.inf
+    margins: npt.NDArray[np.float64] = wide[rows, labels] - others.max(1)
+    return margins
