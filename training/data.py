@@ -220,11 +220,11 @@ def _npz_dataset(path: Path) -> Dataset:
 def _npz_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     raw = _read(path, "an .npz file of images and labels")
     try:
-        with np.load(io.BytesIO(raw), allow_pickle=False) as data:
-            found = sorted(data.files) if isinstance(data, np.lib.npyio.NpzFile) else []
-            if not {"images", "labels"} <= set(found):
-                raise DatasetError(f"{path} holds the arrays {found}; expected images and labels")
-            return {name: data[name] for name in ("images", "labels")}
+        data = np.load(io.BytesIO(raw), allow_pickle=False)
+        found = sorted(data.files) if isinstance(data, np.lib.npyio.NpzFile) else ["one without a name"]
+        if not {"images", "labels"} <= set(found):
+            raise DatasetError(f"{path} holds the arrays {found}; expected images and labels")
+        return {name: data[name] for name in ("images", "labels")}
     # What numpy and zipfile raise on files that are no archives, truncated, encrypted, lie about sizes or hold
     # pickled objects, which are never executed.
     except (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:

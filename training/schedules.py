@@ -45,7 +45,9 @@ def dials_at(recipe: Recipe, step: int, steps_per_epoch: int) -> Dials:
 
 def progress(step: int, begin: int, end: int) -> float:
     """Returns how much of [begin, end) lies before `step`, from 0 to 1; 1 from `end` on."""
-    return 1.0 if step >= end else max(0.0, (step - begin) / (end - begin))
+    if step >= end:
+        return 1.0
+    return (step - begin) / (end - begin) if step > begin else 0.0
 
 
 def geometric(start: float, end: float, reached: float) -> float:
