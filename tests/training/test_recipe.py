@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recipes: the ones that ship, overrides, and the text of every error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from linfdeploy.errors import RecipeError
+from linfdeploy.training.recipe import load_recipe, recipe_names
+
+COMPLETE = """
+dataset = "digits"
+eps_test = 0.1
+eps_train = 0.2
+hidden = [16, 16]
+epochs = 10
+batch_size = 32
+lr = 0.03
+p_start = 8
+p_end = 1000.0
+p_from_epoch = 1
+p_until_epoch = 8
+lambda_start = 0.1
+lambda_end = 0.001
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(COMPLETE)
+    return path
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_packaged_recipe_loads(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert name.endswith(f"-{recipe.eps_test:g}")
+
+
+def test_a_file_is_read_with_its_stem_as_name_and_whole_numbers_as_floats(recipe_file: Path) -> None:
+    recipe = load_recipe(str(recipe_file))
+    assert (recipe.name, recipe.hidden, recipe.p_start) == ("mine", (16, 16), 8.0)
+    assert isinstance(recipe.p_start, float)
+    assert recipe.to_json()["hidden"] == [16, 16]
+
+
+def test_overrides_are_toml_and_the_last_counts(recipe_file: Path) -> None:
+    overrides = ["lr=0.5", "lr = 0.25", "hidden=[4, 8]", "dataset=some/{split}-images.npz", "seed=7"]
+    recipe = load_recipe(str(recipe_file), overrides)
+    assert (recipe.lr, recipe.hidden, recipe.dataset, recipe.seed) == (0.25, (4, 8), "some/{split}-images.npz", 7)
+    assert load_recipe(str(recipe_file), ['dataset="a b.npz"']).dataset == "a b.npz"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("speed=3", "unknown field 'speed'; expected among adam_eps, "),
+        ("name=other", "unknown field 'name'"),
+        ("lr", "the override 'lr' is not of the form key=value; expected for example lr=0.03"),
+        ("lr=", "the override 'lr=' is not of the form key=value"),
+        ("hidden=[4", "the override 'hidden=[4' has no TOML value; expected for example hidden=[512,512]"),
+        ("lr=1\nseed=2", "has no TOML value"),
+        ("lr=fast", "lr is 'fast'; expected a number"),
+        ("lr=true", "lr is True; expected a number"),
+        ("epochs=1.5", "epochs is 1.5; expected a whole number"),
+        ("epochs=true", "epochs is True; expected a whole number"),
+        ("dataset=3", "dataset is 3; expected a string"),
+        ("hidden=8", "hidden is 8; expected a list of whole numbers"),
+        ("hidden=[8, 1.5]", "hidden is [8, 1.5]; expected a list of whole numbers"),
+        ("hidden=[0]", "hidden is (0,); expected layers of 1 to 1048576 units"),
+        ("eps_test=0", "eps_test is 0.0; expected a fraction of the pixel range above 0 and below 0.5"),
+        ("eps_test=25.5", "eps_test is 25.5; expected a fraction of the pixel range"),
+        ("eps_train=inf", "eps_train is inf; expected a positive number"),
+        ("lr=nan", "lr is nan; expected a positive number"),
+        ("lr=-1", "lr is -1.0; expected a positive number"),
+        ("epochs=0", "epochs is 0; expected at least 1"),
+        ("batch_size=1", "batch_size is 1; expected at least 2"),
+        ("p_start=1", "p_start is 1.0; expected a norm from 2 to 100000"),
+        ("p_end=4", "p_end is 4.0; expected at least p_start, which is 8.0"),
+        ("p_end=inf", "p_end is inf; expected a norm from 2 to 100000"),
+        (
+            "p_until_epoch=11",
+            "p_from_epoch is 1, p_until_epoch 11 and epochs 10; expected them in ascending order",
+        ),
+        ("p_from_epoch=9", "p_from_epoch is 9, p_until_epoch 8 and epochs 10; expected them in ascending order"),
+        ("lambda_end=0", "lambda_end is 0.0; expected a positive number"),
+        ("beta2=1", "beta2 is 1.0; expected a decay from 0 to below 1"),
+        ("crop_padding=-1", "crop_padding is -1; expected 0 (off) to 64 pixels"),
+        ("seed=-1", "seed is -1; expected 0 to 2^63 - 1"),
+    ],
+)
+def test_a_bad_override_is_one_line(recipe_file: Path, override: str, expected: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(recipe_file), [override])
+    assert expected in str(caught.value)
+    assert str(caught.value).startswith(f"recipe {recipe_file}: ")
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(RecipeError, match=r"there is no recipe 'mnist-9'; expected one of digits-0\.1, .*\.toml"):
+        load_recipe("mnist-9")
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"absent\.toml: no such file; expected a training recipe"):
+        load_recipe(str(tmp_path / "absent.toml"))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"lr = ", "the file is not TOML: "),
+        (b"\xff\xfe", "the file is not TOML: "),
+        (b"", "the field 'batch_size' is missing; expected all of batch_size, dataset, "),
+        (COMPLETE.replace("lr = 0.03", "").encode(), "the field 'lr' is missing"),
+        (COMPLETE.encode() + b"[extra]\nlr = 1\n", "unknown field 'extra'"),
+    ],
+)
+def test_a_bad_file_is_one_line(tmp_path: Path, content: bytes, expected: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(path))
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The schedules at their ends, between them, and against numpy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from linfdeploy.training.recipe import Recipe
+from linfdeploy.training.schedules import cosine, dials_at, progress, warmup
+
+STEPS = 7
+RECIPE = Recipe(
+    name="test",
+    dataset="digits",
+    eps_test=0.1,
+    eps_train=0.3,
+    hidden=(8,),
+    epochs=20,
+    batch_size=16,
+    lr=0.03,
+    p_start=8.0,
+    p_end=1000.0,
+    p_from_epoch=3,
+    p_until_epoch=15,
+    lambda_start=0.05,
+    lambda_end=0.0002,
+    eps_warmup_epochs=2,
+)
+
+
+def test_p_is_constant_then_geometric_then_infinite() -> None:
+    found = [dials_at(RECIPE, step, STEPS).p for step in range(20 * STEPS)]
+    assert found[: 3 * STEPS + 1] == [8.0] * (3 * STEPS + 1)
+    growing = found[3 * STEPS : 15 * STEPS]
+    np.testing.assert_allclose(growing, np.geomspace(8, 1000, 12 * STEPS + 1)[:-1], rtol=1e-12)
+    assert found[15 * STEPS :] == [math.inf] * (5 * STEPS)
+
+
+def test_lambda_follows_the_progress_of_p_not_of_the_epochs() -> None:
+    for step in range(20 * STEPS):
+        dials = dials_at(RECIPE, step, STEPS)
+        reached = 1.0 if math.isinf(dials.p) else math.log(dials.p / 8) / math.log(1000 / 8)
+        assert dials.weight == pytest.approx(0.05 * (0.0002 / 0.05) ** reached, rel=1e-9)
+
+
+def test_steps_fall_along_a_cosine() -> None:
+    falls = (1 + np.cos(np.pi * np.arange(20 * STEPS) / (20 * STEPS))) / 2
+    dials = [dials_at(RECIPE, step, STEPS) for step in range(20 * STEPS)]
+    np.testing.assert_allclose(np.array([each.lr for each in dials]), 0.03 * falls, rtol=1e-9)
+    np.testing.assert_allclose(np.array([each.scale_lr for each in dials]), 0.006 * falls, rtol=1e-9)
+    assert cosine(0, 10) == 1.0
+    assert cosine(10, 10) == 0.0
+
+
+def test_radius_grows_linearly_and_is_never_zero() -> None:
+    found = [dials_at(RECIPE, step, STEPS).eps for step in range(3 * STEPS)]
+    np.testing.assert_allclose(found, 0.3 * np.minimum(1, np.arange(1, 3 * STEPS + 1) / (2 * STEPS)), rtol=1e-12)
+    assert warmup(0, 0) == 1.0
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 0.0), (4, 0.0), (6, 0.5), (8, 1.0), (99, 1.0)])
+def test_progress_is_clamped(step: int, expected: float) -> None:
+    assert progress(step, 4, 8) == expected
+
+
+def test_an_empty_interval_is_over_at_once() -> None:
+    assert progress(4, 4, 4) == 1.0
+    assert progress(3, 4, 4) == 0.0
+    at_infinity = replace(RECIPE, p_from_epoch=0, p_until_epoch=0)
+    assert dials_at(at_infinity, 0, STEPS).p == math.inf
