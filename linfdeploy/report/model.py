@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of an audit as plain data; `report.json` is exactly this, field by field.
+"""The report of an audit as plain data.
 
-Fractions of samples are floats in [0, 1]; `None` means that the figure does not apply, never zero.
+`report.json` is exactly this, field by field, and the verdict; `rows` are `samples.csv`. Fractions are floats in
+[0, 1], of all samples unless said otherwise; `None` means that the figure does not apply, never zero.
 """
 
 from __future__ import annotations
@@ -32,7 +33,14 @@ SCHEMA = "linfdeploy.report/1"
 
 @dataclass(frozen=True)
 class Eps:
-    """The radius as it was asked for (`text`) and exactly: a fraction of the pixel range, pixels, whole levels."""
+    """The radius as it was asked for and exactly.
+
+    Attributes:
+        text: What the user wrote, such as "0.1" or "8/255".
+        fraction: Of the pixel range [0, 1], as `str(Fraction)`: "1/10".
+        pixels: In levels of 255, as `str(Fraction)`: "51/2".
+        levels: Whole levels of 255, rounded down; what the threat model `pixels` allows.
+    """
 
     text: str
     fraction: str
@@ -42,7 +50,18 @@ class Eps:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What was audited. `variant` names the rounding order that the engine was found to follow."""
+    """What was audited.
+
+    Attributes:
+        path: The engine's file.
+        backend: What ran it.
+        precision: Of the arithmetic; `exact` means that no operation rounds.
+        sha256: Of the engine's file, lower-case hexadecimal.
+        grid: Weights are multiples of `2**-grid` pixels; None without a grid.
+        form: How the graph spells the layers.
+        variant: The rounding order that the engine was found to follow; None where every order agrees.
+        versions: Of the packages that ran it, by name.
+    """
 
     path: str
     backend: str
@@ -87,7 +106,16 @@ class Certified:
 
 @dataclass(frozen=True)
 class Attack:
-    """What the attack left standing. `robust_by_step` is the engine twin's robust accuracy after each step."""
+    """What the attack left standing.
+
+    Attributes:
+        name: Of the attack.
+        steps: Of each restart.
+        restarts: From different starting points.
+        robust_accuracy: Fraction that the engine still classified correctly: an upper bound of the truth.
+        reference_robust_accuracy: The same for the checkpoint.
+        robust_by_step: The engine twin's robust accuracy after each step, the first step first.
+    """
 
     name: str
     steps: int
@@ -109,7 +137,16 @@ class Probe:
 
 @dataclass(frozen=True)
 class Conformance:
-    """The engine against the bit-exact evaluator, over all probes. `ulps` counts outputs by distance in ulp."""
+    """The engine against the bit-exact evaluator, over all probes.
+
+    Attributes:
+        samples: Images compared.
+        bit_identical: Fraction of the outputs that are equal bit for bit.
+        max_ulp: The largest distance of two outputs in units in the last place.
+        deterministic: Whether two runs gave the same bits.
+        probes: The families of images.
+        ulps: Outputs counted by distance, "0", "1", ...; a range such as "4-7" or "8+" may be one entry.
+    """
 
     samples: int
     bit_identical: float
@@ -121,7 +158,16 @@ class Conformance:
 
 @dataclass(frozen=True)
 class Lipschitz:
-    """Pairs of images compared: the largest `|f(x) - f(x')| - |x - x'|` in pixels, and the largest ratio."""
+    """Pairs of images compared: how far the outputs move when the images do.
+
+    A figure that is not finite (the engine answered with one) is written as null.
+
+    Attributes:
+        pairs: Compared.
+        max_excess: The largest `|f(x) - f(x')| - |x - x'|` in pixels; above 0 the net is not 1-Lipschitz.
+        max_ratio: The largest `|f(x) - f(x')| / |x - x'|`.
+        ratios: Of all pairs or of a fair choice of them, for the histogram.
+    """
 
     pairs: int
     max_excess: float
@@ -131,7 +177,7 @@ class Lipschitz:
 
 @dataclass(frozen=True)
 class Curve:
-    """Certified accuracy over eps in pixels; a series that does not apply is None."""
+    """Certified accuracy over ascending eps in pixels, one value an eps; a series that does not apply is None."""
 
     eps_pixels: tuple[float, ...]
     exact: tuple[float, ...] | None
@@ -141,7 +187,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class Violation:
-    """A reason for the verdict to fail: its kind, in words, and the saved input that shows it."""
+    """A reason for the verdict to fail.
+
+    Attributes:
+        kind: One word; `linfdeploy.report.words.KINDS` explains those that are known.
+        detail: What was found, in words.
+        sample: Index of the sample that shows it.
+        saved: File with the input that shows it, as a path inside the report's folder.
+    """
 
     kind: str
     detail: str
@@ -151,7 +204,18 @@ class Violation:
 
 @dataclass(frozen=True)
 class SampleRow:
-    """One sample of the audit. `margin` is logit minus best other logit of the engine, in pixels."""
+    """One sample of the audit.
+
+    Attributes:
+        index: In the data set.
+        label: The right class.
+        prediction: The engine's class.
+        margin: The engine's logit of the label minus its best other logit, in pixels; negative where it is wrong.
+        exact: Whether certificate E holds; None where it does not apply. Likewise `interval` and `delta`.
+        interval: Certificate I.
+        delta: Certificate D.
+        attacked: Whether an attack changed the prediction to a wrong one; None where none was tried.
+    """
 
     index: int
     label: int
@@ -165,7 +229,28 @@ class SampleRow:
 
 @dataclass(frozen=True)
 class AuditReport:
-    """Everything an audit found. The verdict is `pass` exactly when there are no violations."""
+    """Everything an audit found. The verdict is `pass` exactly when there are no violations.
+
+    Attributes:
+        created: When the audit ended, ISO 8601.
+        linfdeploy: The version that audited.
+        data: The images that were used, such as "digits" or "mnist".
+        samples: How many of them, at least 1.
+        eps: The radius.
+        threat_model: `pixels`: images of 8 bits within `eps.levels`; `real`: every real image within `eps.pixels`.
+        engine: What was audited.
+        reference: The checkpoint it was held against; None without `--reference`.
+        accuracy: Without an attacker.
+        certified: Against every attacker.
+        attack: Against ours; None if none was run.
+        conformance: The engine against the evaluator.
+        lipschitz: The engine against the property that the certificates rest on.
+        curve: Certified accuracy for other radii.
+        assumptions: What each certificate assumes, in words, by its field name in `certified`.
+        violations: Why the verdict is `fail`; empty for `pass`.
+        rows: One for each sample.
+        schema: Version of this layout.
+    """
 
     created: str
     linfdeploy: str

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figures of a report in words that may be quoted.
+
+Rounding never flatters: percentages are rounded down, so that 100.0 % means all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+
+from linfdeploy.report.model import AuditReport, Certified
+
+__all__ = [
+    "CERTIFICATES",
+    "KINDS",
+    "bracket",
+    "claim",
+    "decimal",
+    "percent",
+    "plural",
+    "radius",
+    "sentence",
+    "strongest",
+]
+
+CERTIFICATES: Mapping[str, tuple[str, str]] = {
+    "exact": (
+        "Exact margin (E)",
+        "No operation of the engine rounds, so its answers cannot move by more than the image does: a lead of "
+        "more than 2 eps over the next class cannot be overcome.",
+    ),
+    "interval": (
+        "Intervals (I)",
+        "Bounds on every value inside the net for all changed images at once, computed with the engine's own "
+        "operations and roundings.",
+    ),
+    "delta": (
+        "Margin less rounding (D)",
+        "A lead of more than 2 eps plus a bound on all rounding errors; in whatever order the engine computes.",
+    ),
+}
+"""Title and explanation of each certificate, by its field in `Certified`."""
+
+KINDS: Mapping[str, str] = {
+    "attack": "an attack changed the answer for a certified image: the certificate is wrong for this engine",
+    "conformance": "the engine's output differs from the bit-exact evaluator's by more than its precision allows",
+    "containment": "an output left the interval that was certified to contain it",
+    "determinism": "two runs on the same image gave different outputs",
+    "finite": "the engine answered with something that is not a finite number",
+    "lipschitz": "two outputs differ by more than their images do: the engine is not 1-Lipschitz",
+    "reference": "the engine's weights are not what the reference checkpoint exports to",
+}
+"""What each kind of violation means; an audit may add kinds."""
+
+_HOW: Mapping[str, str] = {
+    "exact": "computed exactly",
+    "interval": "computed with the engine's own roundings",
+    "delta": "with every rounding error bounded",
+}
+
+
+def percent(fraction: float) -> str:
+    """Returns a fraction in percent, rounded down to one decimal.
+
+    >>> percent(398 / 449), percent(0.99999), percent(1.0)
+    ('88.6 %', '99.9 %', '100.0 %')
+    """
+    # The slack undoes the rounding of count / samples; with fewer than a million samples it never reaches a count.
+    return f"{math.floor(fraction * 1000 + 1e-9) / 10:.1f} %"
+
+
+def decimal(rational: str) -> str:
+    """Returns an exact rational as a decimal where that is exact, else as it is.
+
+    >>> decimal("51/2"), decimal("8"), decimal("1/3")
+    ('25.5', '8', '1/3')
+    """
+    value = Fraction(rational)
+    text = f"{float(value):.6f}".rstrip("0").rstrip(".")
+    return text if Fraction(text) == value else str(value)
+
+
+def plural(count: int, noun: str) -> str:
+    """Returns the count with its noun.
+
+    >>> plural(1, "pair"), plural(2000, "pair")
+    ('1 pair', '2000 pairs')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def radius(report: AuditReport) -> Fraction:
+    """Returns the radius that was certified, in levels of 255; of integer images only whole levels count."""
+    return Fraction(report.eps.levels) if report.threat_model == "pixels" else Fraction(report.eps.pixels)
+
+
+def strongest(certified: Certified) -> tuple[str, float] | None:
+    """Returns the name and fraction of the engine's certificate that covers most; None if none applies."""
+    found = [(name, value) for name in CERTIFICATES if (value := getattr(certified, name)) is not None]
+    return max(found, key=lambda item: item[1], default=None)
+
+
+def claim(report: AuditReport) -> str:
+    """Returns the verdict in a few words."""
+    if report.violations:
+        return f"The audit found {plural(len(report.violations), 'violation')}. Do not rely on this engine."
+    if strongest(report.certified) is None:
+        return "The audit found no fault, but no certificate applies to this engine."
+    return "The engine keeps its certificate, and the audit found no fault."
+
+
+def sentence(report: AuditReport) -> str:
+    """Returns the one sentence that may be quoted."""
+    engine = f"the engine with SHA-256 {report.engine.sha256[:12]}…"
+    images = f"{plural(report.samples, 'test image')} ({report.data})"
+    if report.violations:
+        found = plural(len(report.violations), "violation")
+        return f"The audit of {engine} on {images} failed with {found}: no certified figure of it may be quoted."
+    are = "is" if report.samples == 1 else "are"
+    best = strongest(report.certified)
+    if best is None:
+        right = percent(report.accuracy.clean)
+        return f"Of {images}, {right} {are} classified correctly by {engine}; no certificate applies to it."
+    name, certified = best
+    how = _HOW["exact" if report.engine.precision == "exact" else name]
+    return (
+        f"Of {images}, {percent(certified)} {are} classified correctly and certified for {_changes(report)} "
+        f"per pixel, by {engine}, {how}."
+    )
+
+
+def bracket(report: AuditReport) -> str:
+    """Returns between which counts the truth lies; empty where proof and attack do not enclose it."""
+    best = strongest(report.certified)
+    if report.violations or report.attack is None or best is None:
+        return ""
+    low, high = (round(share * report.samples) for share in (best[1], report.attack.robust_accuracy))
+    number = f"{low}" if low == high else f"between {low} and {high}"
+    return (
+        f"In truth {number} of the {plural(report.samples, 'image')} cannot be turned wrong within this limit: "
+        f"{low} are proved, and {high} withstood the attack."
+    )
+
+
+def _changes(report: AuditReport) -> str:
+    if report.threat_model == "pixels":
+        return f"every change of up to {report.eps.levels} of 255 levels"
+    return f"every real-valued change of up to {decimal(report.eps.pixels)} of 255 levels"

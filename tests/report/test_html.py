@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from report.samples import ALL, HOSTILE, SHA, bare, empty_curves, failing, infinite, passing
+
+from linfdeploy.errors import InputError
+from linfdeploy.report.html import comparisons, groups, html_bytes, write_html
+from linfdeploy.report.model import AuditReport, Violation
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+class Walk(HTMLParser):
+    """Balances tags, and collects texts and attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.texts: list[str] = []
+        self.feed(page)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, *pair) for pair in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.texts))
+
+
+@pytest.fixture(params=list(ALL.values()), ids=list(ALL))
+def report(request: pytest.FixtureRequest) -> AuditReport:
+    make: Callable[[], AuditReport] = request.param
+    return make()
+
+
+def _page(report: AuditReport) -> str:
+    return html_bytes(report).decode("utf-8")
+
+
+def test_is_well_formed(report: AuditReport) -> None:
+    page = _page(report)
+    assert page.startswith("<!DOCTYPE html>")
+    walk = Walk(page)
+    assert walk.tags.count("h1") == 1
+    ids = [value for _, name, value in walk.attributes if name == "id"]
+    assert len(set(ids)) == len(ids)
+
+
+def test_needs_nothing_from_elsewhere(report: AuditReport) -> None:
+    walk = Walk(_page(report))
+    assert not {"script", "link", "img", "iframe", "object", "embed", "form"} & set(walk.tags)
+    assert not [item for item in walk.attributes if item[1] in {"src", "href", "srcset", "action"}]
+    assert not [item for item in walk.attributes if item[1].startswith("on")]
+    style = re.findall(r"<style>(.*?)</style>", _page(report), re.DOTALL)
+    assert len(style) == 1
+    assert "url(" not in style[0]
+    assert "@import" not in style[0]
+
+
+def test_forbids_the_browser_to_load_or_run_anything(report: AuditReport) -> None:
+    policy = ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'")
+    assert policy in Walk(_page(report)).attributes
+
+
+def test_the_verdict_comes_first(report: AuditReport) -> None:
+    walk = Walk(_page(report))
+    verdict = report.verdict.upper()
+    headings = [
+        walk.text.index(heading)
+        for heading in ("Before and after", "What this rests on", "Plots", "What was audited")
+    ]
+    assert walk.text.index(f" {verdict} ") < min(headings)
+    assert headings == sorted(headings)
+    other = {"PASS": "FAIL", "FAIL": "PASS"}[verdict]
+    assert not re.search(rf"\b{other}\b", walk.text)
+
+
+def test_has_no_number_that_is_none(report: AuditReport) -> None:
+    text = Walk(_page(report)).text
+    assert not re.search(r"\b(None|nan|inf|NaN)\b", text)
+
+
+def test_hostile_strings_are_shown_and_do_nothing() -> None:
+    walk = Walk(_page(failing()))
+    assert "script" not in walk.tags
+    shown = HOSTILE.replace("\udcff", "\\udcff").replace("\x07", "\\u0007").replace("\u202e", "\\u202e")
+    assert any(shown in text for text in walk.texts)
+    assert f"violations/{shown}.npz" in walk.texts
+    assert "<script" not in _page(failing())
+    assert not {"\x07", "\u202e"} & set(_page(failing()))
+
+
+def test_every_violation_has_a_row() -> None:
+    text = Walk(_page(failing())).text
+    for violation in failing().violations[:3]:
+        assert violation.detail in text
+        assert violation.saved is None or violation.saved in text
+    assert "an attack changed the answer for a certified image" in text
+    assert "certify nothing" in text
+
+
+def test_many_violations_are_cut_short() -> None:
+    many = tuple(Violation("attack", f"number {index}", index) for index in range(1000))
+    text = Walk(_page(replace(failing(), violations=many))).text
+    assert "number 199 " in text
+    assert "number 200 " not in text
+    assert "And 800 more in report.json" in text
+
+
+def test_shows_the_figures() -> None:
+    text = Walk(_page(passing())).text
+    for shown in ("99.1 %", "88.6 %", "90.4 %", "94.4 %", "97.7 %", SHA, "cd" * 32, "onnxruntime 1.31.1"):
+        assert shown in text
+    for assumption in passing().assumptions.values():
+        assert assumption in text
+    for probe in passing().conformance.probes:
+        assert probe.name in text
+
+
+def test_what_is_missing_is_said() -> None:
+    text = Walk(_page(bare())).text
+    for shown in (
+        "No certificate applies",
+        "No attack was run.",
+        "No pair was compared.",
+        "No probe was run.",
+        "none given",
+    ):
+        assert shown in text
+    assert "The attack has no steps to show." in Walk(_page(empty_curves())).text
+    assert "an output was not a finite number" in Walk(_page(infinite())).text
+
+
+def test_change_is_the_difference_of_the_shown_figures() -> None:
+    table = {row.title: row for row in comparisons(passing())}
+    assert table["Correct"].change == "+1.4"
+    same = replace(table["Correct"], before=0.5, after=0.50001)
+    assert same.change == "none"
+    assert replace(same, before=0.6).change == "\N{MINUS SIGN}10.0"
+    assert replace(same, before=None).change == ""
+
+
+def test_the_margin_row_names_the_certificate_that_applies() -> None:
+    notes = {row.note for row in comparisons(failing())}
+    assert "Margin less rounding (D)" in notes
+    assert "Exact margin (E)" in {row.note for row in comparisons(passing())}
+
+
+def test_each_image_is_in_one_group(report: AuditReport) -> None:
+    assert sum(group.count for group in groups(report)) == len(report.rows)
+
+
+def test_groups_count_what_is_known() -> None:
+    counts = {group.css: group.count for group in groups(passing())}
+    rows = passing().rows
+    assert counts["certified"] == round(449 * (passing().certified.interval or 0))
+    assert counts["wrong"] == sum(row.label != row.prediction for row in rows)
+    assert "broken" not in counts
+    fallen = next(row for row in rows if row.interval and row.label == row.prediction)
+    broken = replace(passing(), rows=(replace(fallen, attacked=True),))
+    assert [group.css for group in groups(broken)] == ["broken"]
+
+
+def test_tables_have_headers(report: AuditReport) -> None:
+    walk = Walk(_page(report))
+    scopes = [value for tag, name, value in walk.attributes if tag == "th" and name == "scope"]
+    assert len(scopes) == walk.tags.count("th")
+
+
+def test_writes_a_file(tmp_path: Path) -> None:
+    write_html(passing(), tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_bytes() == html_bytes(passing())
+
+
+def test_an_unwritable_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write"):
+        write_html(passing(), tmp_path / "file" / "report.html")
