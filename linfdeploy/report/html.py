@@ -136,7 +136,7 @@ def groups(report: AuditReport) -> list[Group]:
     fates = [_fate(row, best[0] if best else None) for row in report.rows]
     kept = "withstood the attack" if report.attack else "not attacked"
     titles = {
-        "certified": "correct and certified",
+        "certified": "correct, its certificate void" if report.violations else "correct and certified",
         "open": f"correct, not certified, {kept}",
         "fell": "correct, changed by the attack",
         "wrong": "classified wrongly",
@@ -161,15 +161,17 @@ def _fate(row: SampleRow, certificate: str | None) -> str:
 
 def _curve(report: AuditReport) -> Figure:
     robust = report.attack.robust_accuracy if report.attack else None
-    drawn = [name for name in words.CERTIFICATES if getattr(report.curve, name)]
+    drawn = {name: getattr(report.certified, name) for name in words.CERTIFICATES if getattr(report.curve, name)}
+    legend = [(name, f"{words.CERTIFICATES[name][0]}: {_share(value)}") for name, value in drawn.items()]
+    if robust is not None:
+        legend.append(("attack", f"Withstood the attack: {_share(robust)}"))
     return Figure(
         "Certified accuracy over eps",
         "How many images stay correct, whatever an attacker does, as he is allowed more. The attack's point is an "
         "upper bound, the lines are lower bounds; the truth lies between.",
         plots.certified_over_eps(report.curve, float(words.radius(report)), robust),
         "No certificate applies to this engine.",
-        tuple((name, words.CERTIFICATES[name][0]) for name in drawn)
-        + ((("attack", "Attack"),) if robust is not None else ()),
+        tuple(legend),
     )
 
 
@@ -214,6 +216,10 @@ def _lipschitz(report: AuditReport) -> Figure:
         plots.lipschitz_ratios(report.lipschitz.ratios),
         "No pair was compared.",
     )
+
+
+def _share(value: float | None) -> str:
+    return "n/a" if value is None else _unbroken(words.percent(value))
 
 
 @functools.cache
