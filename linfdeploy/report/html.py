@@ -182,7 +182,7 @@ def _margins(report: AuditReport) -> Figure:
         "change of the image within eps can overcome it.",
         plots.margins(report.rows, 2 * float(words.radius(report))),
         "No margin is a finite number.",
-        (("right", "right answer"), ("wrong", "wrong answer")),
+        (("right", "right answer"), ("wrong-answer", "wrong answer")),
     )
 
 
@@ -215,6 +215,7 @@ def _lipschitz(report: AuditReport) -> Figure:
         "rest on no pair exceeding 1.",
         plots.lipschitz_ratios(report.lipschitz.ratios),
         "No pair was compared.",
+        (("right", "at most 1"), ("above", "above 1")),
     )
 
 
