@@ -32,6 +32,14 @@ _HIDDEN = (
 )
 _VISIBLE = {code: f"\\u{code:04x}" for code in _HIDDEN}
 
+_CURVE_HOLDS = (
+    "How many images stay correct, whatever an attacker does, as he is allowed more. The attack's point is an "
+    "upper bound, the lines are lower bounds; the truth lies between."
+)
+_CURVE_VOID = (
+    "What the certificates would promise for other radii, had the audit not failed. They promise nothing now."
+)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -167,8 +175,7 @@ def _curve(report: AuditReport) -> Figure:
         legend.append(("attack", f"Withstood the attack: {_share(robust)}"))
     return Figure(
         "Certified accuracy over eps",
-        "How many images stay correct, whatever an attacker does, as he is allowed more. The attack's point is an "
-        "upper bound, the lines are lower bounds; the truth lies between.",
+        _CURVE_VOID if report.violations else _CURVE_HOLDS,
         plots.certified_over_eps(report.curve, float(words.radius(report)), robust),
         "No certificate applies to this engine.",
         tuple(legend),
@@ -178,8 +185,8 @@ def _curve(report: AuditReport) -> Figure:
 def _margins(report: AuditReport) -> Figure:
     return Figure(
         "Margins",
-        "The engine's lead of the right class over the next. Right of the mark, where the lead exceeds 2 eps, no "
-        "change of the image within eps can overcome it.",
+        "The engine's lead of the right class over the next. Right of the mark it exceeds 2 eps: more than any "
+        "change within eps can take from a 1-Lipschitz net.",
         plots.margins(report.rows, 2 * float(words.radius(report))),
         "No margin is a finite number.",
         (("right", "right answer"), ("wrong-answer", "wrong answer")),

@@ -120,6 +120,8 @@ def test_every_violation_has_a_row() -> None:
         assert violation.saved is None or violation.saved in text
     assert "an attack changed the answer for a certified image" in text
     assert "certify nothing" in text
+    assert "They promise nothing now" in text
+    assert "whatever an attacker does" not in text
 
 
 def test_many_violations_are_cut_short() -> None:
