@@ -139,7 +139,7 @@ def bracket(report: AuditReport) -> str:
     low, high = (round(share * report.samples) for share in (best[1], report.attack.robust_accuracy))
     number = f"{low}" if low == high else f"between {low} and {high}"
     return (
-        f"In truth {number} of the {plural(report.samples, 'image')} cannot be turned wrong within this limit: "
+        f"In truth, {number} of the {plural(report.samples, 'image')} cannot be turned wrong within this limit: "
         f"{low} are proved, and {high} withstood the attack."
     )
 
