@@ -46,8 +46,7 @@ def _checkpoint(file: Path) -> Iterator[tuple[str, object]]:
     for index, layer in enumerate(spec.layers):
         parts = [name for name, on in (("mean shift", layer.mean_shift), ("bias", layer.bias)) if on]
         yield f"layer {index}", f"{layer.type} {layer.inputs} -> {layer.outputs}, {', '.join(parts) or 'no bias'}"
-    for name, value in sorted(checkpoint.provenance.items()):
-        yield name, value
+    yield from sorted(checkpoint.provenance.items())
 
 
 def _graph(file: Path) -> Iterator[tuple[str, object]]:

@@ -29,11 +29,12 @@ def export(
         LinfDeployError: The checkpoint cannot be read, exported so, or the model cannot be written.
     """
     from linfdeploy.files import sha256_of, write_bytes
+    from linfdeploy.onnx.pixel_net import Precision
     from linfdeploy.onnx.write import Form, GraphOptions
 
     try:
         from linfdeploy.nets.checkpoint import load_checkpoint
-        from linfdeploy.onnx.export import ExportOptions, Precision, model_from_checkpoint_net
+        from linfdeploy.onnx.export import ExportOptions, model_from_checkpoint_net
     except ModuleNotFoundError:
         raise MissingExtraError("export", "train") from None
     net = load_checkpoint(checkpoint).net

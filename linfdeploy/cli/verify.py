@@ -38,7 +38,7 @@ __all__ = ["command", "print_report", "spinner"]
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
 @click.option("--report", type=PATH, default=Path("report"), show_default=True, help="The folder to write.")
 @click.pass_context
-def command(ctx: click.Context, **request: Any) -> None:
+def command(ctx: click.Context, /, **request: Any) -> None:
     """Audits ENGINE: does it still keep the certificate?
 
     Exit code 0: the verdict is pass; 1: it is fail, and the report says why; 2: something could not be read.
