@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from linfdeploy import __version__
-from linfdeploy.errors import DatasetError, KernelError, RecipeError
+from linfdeploy.errors import DatasetError, InputError, KernelError, RecipeError
 from linfdeploy.nets.checkpoint import save_checkpoint
 from linfdeploy.nets.layers import LinfDist
 from linfdeploy.nets.net import LinfNet
@@ -65,7 +65,7 @@ def train(
     data_root: Path | None = None,
     report: Callable[[Progress], None] = lambda _: None,
 ) -> Evaluation:
-    """Trains a net and writes its checkpoint, both or neither.
+    """Trains a net and writes its checkpoint.
 
     `<out>.state` holds what a resumed run needs; it is renewed on the way and removed at the end.
 
@@ -87,6 +87,8 @@ def train(
         KernelError: A device that the kernels do not run on.
         InputError: `out` cannot be written.
     """
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; expected the path of the checkpoint to write")
     if device != "cpu":
         raise KernelError(f"the device is {device!r}; expected 'cpu', where the kernels of training run")
     test, images = (

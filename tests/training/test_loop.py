@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from linfdeploy.errors import CheckpointError, DatasetError, KernelError, RecipeError
+from linfdeploy.errors import CheckpointError, DatasetError, InputError, KernelError, RecipeError
 from linfdeploy.nets.checkpoint import load_checkpoint, load_plain, save_plain
 from linfdeploy.training.data import Dataset
 from linfdeploy.training.loop import Progress, Trainer, train
@@ -178,6 +178,10 @@ class TestRefusals:
     def test_cuda(self, recipe: Recipe, tmp_path: Path) -> None:
         with pytest.raises(KernelError, match="the device is 'cuda'; expected 'cpu', where the kernels"):
             train(recipe, tmp_path / "ckpt.pt", device="cuda")
+
+    def test_a_folder_in_the_place_of_the_checkpoint(self, recipe: Recipe, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="is a folder; expected the path of the checkpoint to write"):
+            train(recipe, tmp_path)
 
     def test_more_in_a_batch_than_there_are_images(self, recipe: Recipe, tmp_path: Path) -> None:
         with pytest.raises(RecipeError, match="batch_size is 231; expected at most the 230 training images"):
