@@ -61,7 +61,10 @@ inline float reduce_sum(Vec v) {
   return reduce(v, [](float a, float b) { return a + b; });
 }
 
-inline void fill_zero(float* p, int64_t size) { std::memset(p, 0, static_cast<size_t>(size) * sizeof(float)); }
+// An empty array may be a null pointer, which memset must not be given.
+inline void fill_zero(float* p, int64_t size) {
+  if (size > 0) std::memset(p, 0, static_cast<size_t>(size) * sizeof(float));
+}
 
 // Calls visit(offset, load, store) for every group of lanes of a row, the last one padded with zeros.
 template <typename Visit>
