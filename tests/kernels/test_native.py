@@ -15,7 +15,11 @@ ROOT = Path(__file__).parents[2]
 CPU = ROOT / "linfdeploy" / "kernels" / "cpu"
 INCLUDES = [f"-I{CPU}", f"-I{CPU.parent / 'include'}"]
 FLAGS = ["-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
-ISAS = {"baseline": [], "avx2": ["-march=x86-64-v3"], "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
+ISAS: dict[str, list[str]] = {
+    "baseline": [],
+    "avx2": ["-march=x86-64-v3"],
+    "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+}
 VARIANTS = list(ISAS) if platform.machine() in {"x86_64", "AMD64"} else ["baseline"]
 
 pytestmark = pytest.mark.skipif(
@@ -49,7 +53,14 @@ def _leaks(path: Path, isa: str) -> list[str]:
 def test_nothing_leaves_the_namespace(isa: str, optimisation: str, tmp_path: Path) -> None:
     # At -O0 every inline function is emitted; a shared one could come from AVX-512 and kill an older processor.
     compiled = tmp_path / "variant.o"
-    arguments = [*ISAS[isa], optimisation, "-fopenmp", f"-DLINF_ISA={isa}", "-c", CPU / "variant.cpp"]
+    arguments: list[str | Path] = [
+        *ISAS[isa],
+        optimisation,
+        "-fopenmp",
+        f"-DLINF_ISA={isa}",
+        "-c",
+        CPU / "variant.cpp",
+    ]
     _compile(*arguments, "-o", compiled)
     assert any(name == f"_ZN4linf{len(isa)}{isa}7kernelsE" for _, name in _symbols(compiled))
     assert _leaks(compiled, isa) == []
@@ -78,7 +89,7 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     objects = []
     for isa in VARIANTS:
         objects.append(tmp_path / f"{isa}.o")
-        variant = [*ISAS[isa], f"-DLINF_ISA={isa}", "-c", CPU / "variant.cpp"]
+        variant: list[str | Path] = [*ISAS[isa], f"-DLINF_ISA={isa}", "-c", CPU / "variant.cpp"]
         _compile("-O1", "-g1", "-fopenmp", *sanitize, *variant, "-o", objects[-1])
     program = tmp_path / "test_kernels"
     sources = [Path(__file__).parent / "native" / "test_kernels.cpp", CPU / "dispatch.cpp"]
