@@ -24,7 +24,8 @@ def lp_dist(x: FloatArray | torch.Tensor, w: FloatArray | torch.Tensor, p: float
     """Returns the l_p distance of every row of `x` to every row of `w`.
 
     Powers are taken of ratios to the largest term, so no p overflows; the relative error is a few 2^-24. The
-    order of the sum is fixed: the bits do not depend on the number of threads or on the instruction set.
+    order of the sum is fixed: the bits do not depend on the number of threads or on the instruction set. Where the
+    largest term is below 1e-29 or above 1e38 it is returned as it is, and has no gradient.
 
     Args:
         x: (N, I) float32, inputs.

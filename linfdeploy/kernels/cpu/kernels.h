@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The table of CPU kernels, one instance per instruction set. Plain types only: no SIMD type leaves a variant.
+// The table of CPU kernels, one instance per instruction set. Plain types only: no SIMD type leaves a
+// variant.
 //
 // Shapes, all row-major float32: x, lower, upper (batch, inputs); w (outputs, inputs); everything named y or
 // grad_y (batch, outputs). `threads` caps the OpenMP threads; no result depends on it.
@@ -33,8 +34,8 @@ struct Kernels {
   // y = (sum_i |x_i - w_i|^p)^(1/p)
   void (*lp_dist)(Sizes, const float* x, const float* w, float p, float* y);
   // grad_x and grad_w are overwritten
-  void (*lp_dist_backward)(Sizes, const float* x, const float* w, float p, const float* y, const float* grad_y,
-                           float* grad_x, float* grad_w, float* scratch);
+  void (*lp_dist_backward)(Sizes, const float* x, const float* w, float p, const float* y,
+                           const float* grad_y, float* grad_x, float* grad_w, float* scratch);
 };
 
 // The fastest variant that this processor runs; `isa` ("avx512", "avx2", "baseline") forces one.

@@ -54,8 +54,7 @@ inline void linf_dist_argmax(Sizes n, const float* x, const float* w, float* y, 
 #pragma omp parallel for schedule(static) num_threads(n.threads)
   for (int64_t b = 0; b < n.batch; ++b)
     for (int64_t o = 0; o < n.outputs; ++o)
-      index[b * n.outputs + o] =
-          first_at(n.inputs, x + b * n.inputs, w + o * n.inputs, y[b * n.outputs + o]);
+      index[b * n.outputs + o] = first_at(n.inputs, x + b * n.inputs, w + o * n.inputs, y[b * n.outputs + o]);
 }
 
 inline void linf_dist_backward(Sizes n, const float* x, const float* w, const int64_t* index,

@@ -12,11 +12,13 @@
 namespace linf {
 namespace LINF_ISA {
 
-// Below this the ratio's reciprocal would overflow; such a distance is 0 for training's purposes.
-constexpr float kSmallestDistance = 1e-29f;
+// Beyond these the ratio's reciprocal or the sum of two terms would overflow. Training meets no such
+// distance: it is taken as its largest term and has no gradient.
+constexpr float kSmallestDistance = 1e-29f, kLargestDistance = 1e38f;
+inline bool in_range(float y) { return kSmallestDistance <= y && y <= kLargestDistance; }
 
 inline float lp_dist_one(int64_t inputs, const float* x, const float* w, float p, float largest) {
-  if (largest < kSmallestDistance) return largest;
+  if (!in_range(largest)) return largest;
   const Vec m = zero() + largest, inverse = 1.0f / m;
   Vec sum = zero();
   for_each_group(inputs, [&](int64_t i, auto load_group, auto) {
@@ -35,9 +37,9 @@ inline void lp_dist(Sizes n, const float* x, const float* w, float p, float* y) 
 }
 
 // Adds g sgn(x - w) (|x - w| / y)^(p-1) to one row of grad_x and subtracts it from one row of grad_w.
-inline void add_gradient(int64_t inputs, const float* x, const float* w, float p, float y, float g, float* grad_x,
-                         float* grad_w) {
-  if (y < kSmallestDistance) return;
+inline void add_gradient(int64_t inputs, const float* x, const float* w, float p, float y, float g,
+                         float* grad_x, float* grad_w) {
+  if (!in_range(y)) return;
   const Vec distance_y = zero() + y, inverse = 1.0f / distance_y, scale = zero() + g;
   for_each_group(inputs, [&](int64_t i, auto load_group, auto store_group) {
     const Vec d = Vec(load_group(x + i)) - Vec(load_group(w + i));
@@ -47,8 +49,8 @@ inline void add_gradient(int64_t inputs, const float* x, const float* w, float p
   });
 }
 
-// `scratch` holds kGradBlocks partial sums of grad_x: outputs are cut into that many blocks, whatever the number
-// of threads, and the partial sums are added in order.
+// `scratch` holds kGradBlocks partial sums of grad_x: outputs are cut into that many blocks, whatever the
+// number of threads, and the partial sums are added in order.
 inline void lp_dist_backward(Sizes n, const float* x, const float* w, float p, const float* y,
                              const float* grad_y, float* grad_x, float* grad_w, float* scratch) {
   const int64_t x_size = n.batch * n.inputs;
@@ -60,7 +62,8 @@ inline void lp_dist_backward(Sizes n, const float* x, const float* w, float p, c
     for (int64_t b = 0; b < n.batch; ++b)
       for (int64_t o = begin; o < end; ++o)
         add_gradient(n.inputs, x + b * n.inputs, w + o * n.inputs, p, y[b * n.outputs + o],
-                     grad_y[b * n.outputs + o], scratch + block * x_size + b * n.inputs, grad_w + o * n.inputs);
+                     grad_y[b * n.outputs + o], scratch + block * x_size + b * n.inputs,
+                     grad_w + o * n.inputs);
   }
   for (int64_t i = 0; i < x_size; ++i) {
     float total = scratch[i];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The Python face of the CPU kernels: arrays in, arrays out, no copy. Shapes, dtypes and layouts are checked in
-// Python, where the message can be good; what arrives here is trusted.
+// The Python face of the CPU kernels: arrays in, arrays out, no copy. Shapes, dtypes and layouts are checked
+// in Python, where the message can be good; what arrives here is trusted.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
@@ -25,8 +25,8 @@ using OutIndex = nb::ndarray<int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu
 const linf::Kernels* active = linf::kernels_for(nullptr);
 
 linf::Sizes sizes(const In& x, const In& w, int threads) {
-  return {static_cast<int64_t>(x.shape(0)), static_cast<int64_t>(x.shape(1)), static_cast<int64_t>(w.shape(0)),
-          threads};
+  return {static_cast<int64_t>(x.shape(0)), static_cast<int64_t>(x.shape(1)),
+          static_cast<int64_t>(w.shape(0)), threads};
 }
 
 std::vector<std::string> available() {
@@ -71,11 +71,10 @@ NB_MODULE(_cpu, m) {
     nb::gil_scoped_release release;
     active->lp_dist(sizes(x, w, threads), x.data(), w.data(), p, y.data());
   });
-  m.def("lp_dist_backward",
-        [](In x, In w, float p, In y, In grad_y, Out grad_x, Out grad_w, int threads) {
-          nb::gil_scoped_release release;
-          std::vector<float> scratch(linf::kGradBlocks * x.shape(0) * x.shape(1));
-          active->lp_dist_backward(sizes(x, w, threads), x.data(), w.data(), p, y.data(), grad_y.data(),
-                                   grad_x.data(), grad_w.data(), scratch.data());
-        });
+  m.def("lp_dist_backward", [](In x, In w, float p, In y, In grad_y, Out grad_x, Out grad_w, int threads) {
+    nb::gil_scoped_release release;
+    std::vector<float> scratch(linf::kGradBlocks * x.shape(0) * x.shape(1));
+    active->lp_dist_backward(sizes(x, w, threads), x.data(), w.data(), p, y.data(), grad_y.data(),
+                             grad_x.data(), grad_w.data(), scratch.data());
+  });
 }

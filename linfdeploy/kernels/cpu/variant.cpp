@@ -2,10 +2,9 @@
 //
 // All kernels for one instruction set. Compiled once per set, with LINF_ISA naming it.
 #include "kernels.h"
-#include "vector.h"
-
 #include "linf_dist.h"
 #include "lp_dist.h"
+#include "vector.h"
 
 #define LINF_STRING_(name) #name
 #define LINF_STRING(name) LINF_STRING_(name)
@@ -14,8 +13,8 @@ namespace linf {
 namespace LINF_ISA {
 
 extern const Kernels kernels;
-const Kernels kernels = {LINF_STRING(LINF_ISA), linf_dist,        linf_dist_argmax, linf_dist_backward,
-                         linf_dist_bounds,      lp_dist,          lp_dist_backward};
+const Kernels kernels = {LINF_STRING(LINF_ISA), linf_dist, linf_dist_argmax, linf_dist_backward,
+                         linf_dist_bounds,      lp_dist,   lp_dist_backward};
 
 }  // namespace LINF_ISA
 }  // namespace linf

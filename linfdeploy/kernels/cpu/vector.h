@@ -3,8 +3,8 @@
 // Sixteen floats as a GCC/Clang vector: the compiler lowers them to one AVX-512, two AVX2 or four SSE/NEON
 // registers. All variants compute lane by lane in the same order, so even float sums have the same bits.
 //
-// A variant may use no standard-library template: it would be emitted outside LINF_ISA, and the linker could keep
-// the AVX-512 copy for everyone.
+// A variant may use no standard-library template: it would be emitted outside LINF_ISA, and the linker could
+// keep the AVX-512 copy for everyone.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,9 @@ inline Vec zero() { return Vec{}; }
 inline VecInt bits_of(Vec v) { return (VecInt)v; }
 inline Vec vec_of(VecInt v) { return (Vec)v; }
 inline Vec float_of(VecInt v) { return __builtin_convertvector(v, Vec); }
-inline Vec select(VecInt mask, Vec yes, Vec no) { return vec_of((mask & bits_of(yes)) | (~mask & bits_of(no))); }
+inline Vec select(VecInt mask, Vec yes, Vec no) {
+  return vec_of((mask & bits_of(yes)) | (~mask & bits_of(no)));
+}
 inline Vec absolute(Vec v) { return vec_of(bits_of(v) & 0x7fffffff); }
 inline Vec sign_of(Vec v) { return vec_of(bits_of(v) & (int32_t)0x80000000); }
 inline Vec with_sign(Vec v, Vec sign) { return vec_of(bits_of(v) ^ bits_of(sign)); }
@@ -61,7 +63,10 @@ inline float reduce_sum(Vec v) {
   return reduce(v, [](float a, float b) { return a + b; });
 }
 
-inline void fill_zero(float* p, int64_t size) { std::memset(p, 0, static_cast<size_t>(size) * sizeof(float)); }
+// An empty array may be a null pointer, which memset must not be given.
+inline void fill_zero(float* p, int64_t size) {
+  if (size > 0) std::memset(p, 0, static_cast<size_t>(size) * sizeof(float));
+}
 
 // Calls visit(offset, load, store) for every group of lanes of a row, the last one padded with zeros.
 template <typename Visit>

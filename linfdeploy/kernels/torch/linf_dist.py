@@ -66,7 +66,8 @@ def _(x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _(
     x: torch.Tensor, w: torch.Tensor, index: torch.Tensor, grad_y: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty_like(x), torch.empty_like(w)
+    # Contiguous, like the kernel's, whatever the layout of x and w.
+    return x.new_empty(x.shape), w.new_empty(w.shape)
 
 
 @_linf_dist_bounds.register_fake

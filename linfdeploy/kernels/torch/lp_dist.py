@@ -39,7 +39,8 @@ def _(x: torch.Tensor, w: torch.Tensor, p: float) -> torch.Tensor:
 def _(
     x: torch.Tensor, w: torch.Tensor, p: float, y: torch.Tensor, grad_y: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty_like(x), torch.empty_like(w)
+    # Contiguous, like the kernel's, whatever the layout of x and w.
+    return x.new_empty(x.shape), w.new_empty(w.shape)
 
 
 def _save(ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor, float], output: torch.Tensor) -> None:

@@ -29,7 +29,8 @@ inline Vec exp2_clamped(Vec v) {
 // (a / m)^p for 0 <= a <= m (1 + 2^-23), 2^-99 < m < 2^99, inverse = 1/m. Zero for a = 0.
 inline Vec power_of_ratio(Vec a, Vec m, Vec inverse, float p) {
   const VecInt ratio_bits = bits_of(a * inverse);
-  const VecInt exponent = (ratio_bits - 0x3f3504f3) >> 23;  // 0x3f3504f3 = sqrt(1/2): a' / m is in [0.70, 1.42)
+  const VecInt exponent =
+      (ratio_bits - 0x3f3504f3) >> 23;  // 0x3f3504f3 = sqrt(1/2): a' / m is in [0.70, 1.42)
   const Vec scaled = a * vec_of((127 - exponent) << 23);
   const Vec s = (scaled - m) / (scaled + m);
   const Vec s2 = s * s;

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures that every folder shares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+# Before OpenMP starts: threads that spin while they wait cost a busy two-core machine most of the run.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from linfdeploy.kernels import _cpu
+
+
+@pytest.fixture(params=_cpu.available())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each instruction set of this machine in turn; the one that was active comes back afterwards."""
+    before = _cpu.active()
+    _cpu.use(request.param)
+    yield request.param
+    _cpu.use(before)

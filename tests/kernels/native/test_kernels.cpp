@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Runs every kernel of every variant this machine has, at odd sizes, against scalar loops in double
+// precision. Built with sanitizers by test_native.py: arrays lie in heap blocks of exactly their size, so one
+// float too far is an error. Exits with 0 when all agree.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "kernels.h"
+
+namespace {
+
+int failures = 0;
+
+// A heap block of exactly `size` floats; null when empty, as an empty tensor may be.
+struct Floats {
+  explicit Floats(int64_t size) : size(size), data(size ? new float[size] : nullptr) {}
+  float* get() const { return data.get(); }
+  float& operator[](int64_t i) const { return data[i]; }
+  int64_t size;
+  std::unique_ptr<float[]> data;
+};
+
+Floats random_floats(std::mt19937& random, int64_t size) {
+  std::normal_distribution<float> normal;
+  Floats values(size);
+  for (int64_t i = 0; i < size; ++i) values[i] = random() % 8 ? normal(random) : 0.0f;
+  return values;
+}
+
+void expect(bool holds, const char* isa, const char* what, linf::Sizes n) {
+  if (holds) return;
+  ++failures;
+  std::printf("%s %s at batch %lld, inputs %lld, outputs %lld, threads %d\n", isa, what,
+              static_cast<long long>(n.batch), static_cast<long long>(n.inputs),
+              static_cast<long long>(n.outputs), n.threads);
+}
+
+bool near(double found, double expected, double scale) {
+  return std::abs(found - expected) <= 1e-4 * scale + 1e-12;
+}
+
+// One case: the operands, and what plain loops say.
+struct Case {
+  linf::Sizes n;
+  Floats x, w, grad_y;
+
+  Case(linf::Sizes n, std::mt19937& random)
+      : n(n),
+        x(random_floats(random, n.batch * n.inputs)),
+        w(random_floats(random, n.outputs * n.inputs)),
+        grad_y(random_floats(random, n.batch * n.outputs)) {}
+
+  double difference(int64_t b, int64_t o, int64_t i) const {
+    // Rounded to float, as the kernels round it.
+    return x[b * n.inputs + i] - w[o * n.inputs + i];
+  }
+  int64_t farthest(int64_t b, int64_t o) const {
+    int64_t best = 0;
+    for (int64_t i = 1; i < n.inputs; ++i)
+      if (std::abs(difference(b, o, i)) > std::abs(difference(b, o, best))) best = i;
+    return best;
+  }
+  double lp(int64_t b, int64_t o, double p) const {
+    double sum = 0;
+    for (int64_t i = 0; i < n.inputs; ++i) sum += std::pow(std::abs(difference(b, o, i)), p);
+    return std::pow(sum, 1 / p);
+  }
+  template <typename Visit>
+  void each_output(Visit visit) const {
+    for (int64_t b = 0; b < n.batch; ++b)
+      for (int64_t o = 0; o < n.outputs; ++o) visit(b, o, b * n.outputs + o);
+  }
+};
+
+void expect_gradient(const Floats& found, const std::vector<double>& expected, const char* isa,
+                     const char* what, linf::Sizes n) {
+  double scale = 1;
+  for (double value : expected) scale = std::max(scale, std::abs(value));
+  bool same = true;
+  for (int64_t i = 0; i < found.size; ++i) same = same && near(found[i], expected[i], scale);
+  expect(same, isa, what, n);
+}
+
+// Gradient of sum(grad_y * y) when dy/dx_i is slope(b, o, i).
+template <typename Slope>
+void expect_gradients(const Case& c, const Floats& grad_x, const Floats& grad_w, const char* isa,
+                      const char* what, Slope slope) {
+  std::vector<double> x(grad_x.size), w(grad_w.size);
+  c.each_output([&](int64_t b, int64_t o, int64_t at) {
+    for (int64_t i = 0; i < c.n.inputs; ++i) {
+      const double term = c.grad_y[at] * slope(b, o, i);
+      x[b * c.n.inputs + i] += term;
+      w[o * c.n.inputs + i] -= term;
+    }
+  });
+  expect_gradient(grad_x, x, isa, what, c.n);
+  expect_gradient(grad_w, w, isa, what, c.n);
+}
+
+void check_linf(const linf::Kernels& k, const Case& c) {
+  const int64_t size = c.n.batch * c.n.outputs;
+  Floats y(size), same_y(size), grad_x(c.x.size), grad_w(c.w.size);
+  std::unique_ptr<int64_t[]> index(size ? new int64_t[size] : nullptr);
+  k.linf_dist(c.n, c.x.get(), c.w.get(), y.get());
+  k.linf_dist_argmax(c.n, c.x.get(), c.w.get(), same_y.get(), index.get());
+  k.linf_dist_backward(c.n, c.x.get(), c.w.get(), index.get(), c.grad_y.get(), grad_x.get(), grad_w.get());
+  c.each_output([&](int64_t b, int64_t o, int64_t at) {
+    const int64_t i = c.farthest(b, o);
+    expect(y[at] == std::abs(c.difference(b, o, i)) && y[at] == same_y[at], k.isa, "linf_dist", c.n);
+    expect(index[at] == i, k.isa, "linf_dist_argmax", c.n);
+  });
+  expect_gradients(c, grad_x, grad_w, k.isa, "linf_dist_backward", [&](int64_t b, int64_t o, int64_t i) {
+    if (i != c.farthest(b, o)) return 0.0;
+    return c.difference(b, o, i) < 0 ? -1.0 : 1.0;
+  });
+}
+
+void check_bounds(const linf::Kernels& k, const Case& c) {
+  Floats upper(c.x.size), y_lower(c.n.batch * c.n.outputs), y_upper(c.n.batch * c.n.outputs);
+  for (int64_t i = 0; i < upper.size; ++i) upper[i] = c.x[i] + 0.25f * static_cast<float>(i % 3);
+  k.linf_dist_bounds(c.n, c.x.get(), upper.get(), c.w.get(), y_lower.get(), y_upper.get());
+  c.each_output([&](int64_t b, int64_t o, int64_t at) {
+    double least = 0, most = 0;
+    for (int64_t i = 0; i < c.n.inputs; ++i) {
+      const double from_lower = c.difference(b, o, i);
+      const float from_upper = upper[b * c.n.inputs + i] - c.w[o * c.n.inputs + i];
+      least = std::max({least, from_lower, -static_cast<double>(from_upper)});
+      most = std::max({most, std::abs(from_lower), std::abs(static_cast<double>(from_upper))});
+    }
+    expect(y_lower[at] == least && y_upper[at] == most, k.isa, "linf_dist_bounds", c.n);
+  });
+}
+
+void check_lp(const linf::Kernels& k, const Case& c, float p) {
+  const int64_t size = c.n.batch * c.n.outputs;
+  Floats y(size), grad_x(c.x.size), grad_w(c.w.size), scratch(linf::kGradBlocks * c.x.size);
+  k.lp_dist(c.n, c.x.get(), c.w.get(), p, y.get());
+  k.lp_dist_backward(c.n, c.x.get(), c.w.get(), p, y.get(), c.grad_y.get(), grad_x.get(), grad_w.get(),
+                     scratch.get());
+  c.each_output([&](int64_t b, int64_t o, int64_t at) {
+    const double expected = c.lp(b, o, p);
+    expect(near(y[at], expected, expected), k.isa, "lp_dist", c.n);
+  });
+  expect_gradients(c, grad_x, grad_w, k.isa, "lp_dist_backward", [&](int64_t b, int64_t o, int64_t i) {
+    const double d = c.difference(b, o, i);
+    if (d == 0) return 0.0;
+    return std::copysign(std::pow(std::abs(d) / c.lp(b, o, p), p - 1.0), d);
+  });
+}
+
+void check(const linf::Kernels& k) {
+  std::mt19937 random(1);
+  const linf::Sizes all_sizes[] = {{1, 1, 1, 1},   {2, 15, 3, 2},  {3, 16, 4, 1}, {2, 17, 5, 3},
+                                   {5, 31, 9, 2},  {1, 33, 1, 2},  {7, 2, 19, 4}, {4, 47, 7, 2},
+                                   {3, 64, 13, 1}, {2, 65, 33, 2}, {0, 17, 5, 2}, {3, 17, 0, 2},
+                                   {0, 1, 0, 1},   {33, 3, 2, 16}};
+  for (const linf::Sizes n : all_sizes) {
+    const Case c(n, random);
+    check_linf(k, c);
+    check_bounds(k, c);
+    for (float p : {1.0f, 2.0f, 7.3f, 30.5f}) check_lp(k, c, p);
+  }
+}
+
+}  // namespace
+
+int main() {
+  int variants = 0;
+  for (const char* isa : {"avx512", "avx2", "baseline"}) {
+    const linf::Kernels* kernels = linf::kernels_for(isa);
+    if (!kernels) continue;
+    ++variants;
+    check(*kernels);
+    std::printf("%s: done\n", kernels->isa);
+  }
+  expect(linf::kernels_for("none") == nullptr, "none", "kernels_for", {0, 0, 0, 0});
+  return failures || !variants ? 1 : 0;
+}
