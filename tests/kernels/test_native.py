@@ -80,9 +80,7 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
     probe = tmp_path / "probe.cpp"
     probe.write_text("int main() {}\n")
-    linked = subprocess.run(
-        ["g++", *sanitize, probe, "-o", tmp_path / "probe"], capture_output=True, check=False
-    )
+    linked = subprocess.run(["g++", *sanitize, probe, "-o", tmp_path / "probe"], capture_output=True, check=False)
     if linked.returncode:
         pytest.skip("g++ has no sanitizer runtime here")
     objects = []
