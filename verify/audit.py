@@ -14,7 +14,7 @@ from linfdeploy.engines.base import Logits
 from linfdeploy.errors import DatasetError, ExportError, MissingExtraError
 from linfdeploy.report.model import Attack, AuditReport, Violation
 from linfdeploy.verify.certificates import Certifier, Flags
-from linfdeploy.verify.conformance import check_conformance, make_probes, run_batched
+from linfdeploy.verify.conformance import PAIRED_PROBES, check_conformance, make_probes, run_batched
 from linfdeploy.verify.falls import Falls
 from linfdeploy.verify.identity import identity_violations, promised_precision
 from linfdeploy.verify.lipschitz import LipschitzAudit
@@ -72,12 +72,15 @@ def run_audit(
     progress("identity")
     violations = list(_identity(subject))
     progress("conformance")
-    conformance = check_conformance(engine, net, make_probes(data.images, levels, options.seed))
+    probes = make_probes(data.images, levels, options.seed)
+    conformance = check_conformance(engine, net, probes)
     progress("certificates")
     logits = run_batched(engine, data.images)
     certifier = Certifier(net, conformance.rounding, data.images, logits)
     falls = Falls(engine, data.images, certifier, flags := certifier.at(levels), levels)
     lipschitz = LipschitzAudit(0.0 if net.precision == "exact" else float(2 * certifier.delta))
+    for name in PAIRED_PROBES:
+        lipschitz.add(data.images, logits, probes[name], run_batched(engine, probes[name]))
     attack = _attack(subject, data, options, _Contest(falls, lipschitz, logits, certifier.labels, progress))
     violations += [*conformance.violations, *falls.violations(), *lipschitz.violations()]
     progress("report")
