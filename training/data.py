@@ -179,7 +179,8 @@ def _idx_array(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
             f"{path} claims {'x'.join(map(str, sizes))} bytes and holds {len(raw) - header}; "
             "expected as many as it claims: download it again"
         )
-    return np.frombuffer(raw, np.uint8, offset=header).reshape(sizes)
+    # A copy can be written to, which torch asks of arrays it shares.
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(sizes).copy()
 
 
 def _unpacked(path: Path) -> bytes:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from linfdeploy import __version__
-from linfdeploy.errors import DatasetError, KernelError, RecipeError
+from linfdeploy.errors import DatasetError, InputError, KernelError, RecipeError
 from linfdeploy.nets.checkpoint import save_checkpoint
 from linfdeploy.nets.layers import LinfDist
 from linfdeploy.nets.net import LinfNet
@@ -65,7 +65,7 @@ def train(
     data_root: Path | None = None,
     report: Callable[[Progress], None] = lambda _: None,
 ) -> Evaluation:
-    """Trains a net and writes its checkpoint, both or neither.
+    """Trains a net and writes its checkpoint.
 
     `<out>.state` holds what a resumed run needs; it is renewed on the way and removed at the end.
 
@@ -87,6 +87,8 @@ def train(
         KernelError: A device that the kernels do not run on.
         InputError: `out` cannot be written.
     """
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; expected the path of the checkpoint to write")
     if device != "cpu":
         raise KernelError(f"the device is {device!r}; expected 'cpu', where the kernels of training run")
     test, images = (
@@ -144,13 +146,16 @@ class Trainer:
             The mean loss and the settings of the last step.
 
         Raises:
-            RecipeError: The loss is not finite.
+            RecipeError: The loss or a weight is not finite.
         """
         self.net.train()
         total = 0.0
         for index, (images, labels) in enumerate(self._batches()):
             dials = dials_at(self.recipe, self.epoch * self._steps + index, self._steps)
             total += self._step(images, labels, dials)
+        # The kernels' maxima may swallow a NaN, so the loss alone does not tell.
+        if not all(bool(parameter.isfinite().all()) for parameter in self.net.parameters()):
+            raise self._diverged("some weights are not finite", dials)
         self.epoch += 1
         return total / self._steps, dials
 
@@ -168,14 +173,17 @@ class Trainer:
         loss = mixture_loss(self.net(images), labels, self.scale, dials.eps / self._std, dials.weight)
         value = loss.item()
         if not math.isfinite(value):
-            raise RecipeError(
-                f"training diverged in epoch {self.epoch + 1}: the loss is {value} at p = {dials.p:g}, "
-                f"lr = {dials.lr:g}; expected a finite one: try a smaller lr or a smaller p_end"
-            )
+            raise self._diverged(f"the loss is {value}", dials)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return value
+
+    def _diverged(self, found: str, dials: Dials) -> RecipeError:
+        return RecipeError(
+            f"training diverged in epoch {self.epoch + 1}: {found} at p = {dials.p:g}, lr = {dials.lr:g}; "
+            "expected finite numbers: try a smaller lr, lambda_start or p_end"
+        )
 
 
 class _Seldom:

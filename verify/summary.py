@@ -162,7 +162,8 @@ def _curve(certifier: Certifier, correct: Flags, levels: int) -> Curve:
 
 def _rows(data: TestSet, found: Findings) -> tuple[SampleRow, ...]:
     margins = _label_margins(found.logits, data.labels)
-    attacked = found.fallen if found.attack else None
+    right = found.certifier.labels == data.labels
+    attacked = found.fallen & right if found.attack else None
 
     def flag(flags: Flags | None, index: int) -> bool | None:
         return None if flags is None else bool(flags[index])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,28 +50,42 @@ def command(
         from linfdeploy.training.loop import train
     except ModuleNotFoundError:
         raise MissingExtraError("training", "train") from None
-    with _progress_bar(chosen.epochs) as report:
+    with _progress(chosen.epochs) as report:
         evaluation = train(chosen, output, resume=resume, device=device, data_root=data_root, report=report)
     click.echo(f"wrote {output}: {_summary(evaluation)}")
 
 
 @contextmanager
-def _progress_bar(epochs: int) -> Iterator[Callable[[Progress], None]]:
+def _progress(epochs: int) -> Iterator[Callable[[Progress], None]]:
+    """Yields what shows progress on stderr: a bar on a terminal, a line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        yield _print_tenths
+        return
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = ("epoch", MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Bar(*columns) as bar:
+    columns = (
+        "epoch",
+        MofNCompleteColumn(),
+        BarColumn(12),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=epochs)
         yield lambda progress: bar.update(task, completed=progress.epoch, description=_describe(progress))
 
 
+def _print_tenths(progress: Progress) -> None:
+    if progress.epoch * 10 // progress.epochs > (progress.epoch - 1) * 10 // progress.epochs:
+        click.echo(f"epoch {progress.epoch}/{progress.epochs}  {_describe(progress)}", err=True)
+
+
 def _describe(progress: Progress) -> str:
-    dials = progress.dials
-    text = f"loss {progress.loss:.4f}  p {dials.p:.3g}  lr {dials.lr:.2g}"
-    if progress.evaluation is None:
-        return text
-    return f"{text}  clean {progress.evaluation.clean:.1%}  certified {progress.evaluation.certified:.1%}"
+    dials, evaluation = progress.dials, progress.evaluation
+    text = f"loss {progress.loss:.3f}  p {dials.p:.3g}  lr {dials.lr:.1g}"
+    return text if evaluation is None else f"{text}  certified {evaluation.certified:.1%}"
 
 
 def _summary(evaluation: Evaluation) -> str:

@@ -32,6 +32,14 @@ _HIDDEN = (
 )
 _VISIBLE = {code: f"\\u{code:04x}" for code in _HIDDEN}
 
+_CURVE_HOLDS = (
+    "How many images stay correct, whatever an attacker does, as he is allowed more. The attack's point is an "
+    "upper bound, the lines are lower bounds; the truth lies between."
+)
+_CURVE_VOID = (
+    "What the certificates would promise for other radii, had the audit not failed. They promise nothing now."
+)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -136,7 +144,7 @@ def groups(report: AuditReport) -> list[Group]:
     fates = [_fate(row, best[0] if best else None) for row in report.rows]
     kept = "withstood the attack" if report.attack else "not attacked"
     titles = {
-        "certified": "correct and certified",
+        "certified": "correct, its certificate void" if report.violations else "correct and certified",
         "open": f"correct, not certified, {kept}",
         "fell": "correct, changed by the attack",
         "wrong": "classified wrongly",
@@ -161,26 +169,27 @@ def _fate(row: SampleRow, certificate: str | None) -> str:
 
 def _curve(report: AuditReport) -> Figure:
     robust = report.attack.robust_accuracy if report.attack else None
-    drawn = [name for name in words.CERTIFICATES if getattr(report.curve, name)]
+    drawn = {name: getattr(report.certified, name) for name in words.CERTIFICATES if getattr(report.curve, name)}
+    legend = [(name, f"{words.CERTIFICATES[name][0]}: {_share(value)}") for name, value in drawn.items()]
+    if robust is not None:
+        legend.append(("attack", f"Withstood the attack: {_share(robust)}"))
     return Figure(
         "Certified accuracy over eps",
-        "How many images stay correct, whatever an attacker does, as he is allowed more. The attack's point is an "
-        "upper bound, the lines are lower bounds; the truth lies between.",
+        _CURVE_VOID if report.violations else _CURVE_HOLDS,
         plots.certified_over_eps(report.curve, float(words.radius(report)), robust),
         "No certificate applies to this engine.",
-        tuple((name, words.CERTIFICATES[name][0]) for name in drawn)
-        + ((("attack", "Attack"),) if robust is not None else ()),
+        tuple(legend),
     )
 
 
 def _margins(report: AuditReport) -> Figure:
     return Figure(
         "Margins",
-        "The engine's lead of the right class over the next. Right of the mark, where the lead exceeds 2 eps, no "
-        "change of the image within eps can overcome it.",
+        "The engine's lead of the right class over the next. Right of the mark it exceeds 2 eps: more than any "
+        "change within eps can take from a 1-Lipschitz net.",
         plots.margins(report.rows, 2 * float(words.radius(report))),
         "No margin is a finite number.",
-        (("right", "right answer"), ("wrong", "wrong answer")),
+        (("right", "right answer"), ("wrong-answer", "wrong answer")),
     )
 
 
@@ -213,7 +222,12 @@ def _lipschitz(report: AuditReport) -> Figure:
         "rest on no pair exceeding 1.",
         plots.lipschitz_ratios(report.lipschitz.ratios),
         "No pair was compared.",
+        (("right", "at most 1"), ("above", "above 1")),
     )
+
+
+def _share(value: float | None) -> str:
+    return "n/a" if value is None else _unbroken(words.percent(value))
 
 
 @functools.cache

@@ -25,10 +25,7 @@ def report_to_json(report: AuditReport) -> dict[str, Any]:
 
     A number that is not finite becomes None.
     """
-    data: dict[str, Any] = _plain(
-        {item.name: getattr(report, item.name) for item in fields(report)} | {"rows": None}
-    )
-    del data["rows"]
+    data = {item.name: _plain(getattr(report, item.name)) for item in fields(report) if item.name != "rows"}
     return {**data, "verdict": report.verdict}
 
 

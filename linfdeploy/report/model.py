@@ -214,7 +214,7 @@ class SampleRow:
         exact: Whether certificate E holds; None where it does not apply. Likewise `interval` and `delta`.
         interval: Certificate I.
         delta: Certificate D.
-        attacked: Whether an attack changed the prediction to a wrong one; None where none was tried.
+        attacked: Whether an attack changed a right prediction to a wrong one; None where none was tried.
     """
 
     index: int

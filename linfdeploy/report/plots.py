@@ -22,6 +22,7 @@ __all__ = ["attack_convergence", "certified_over_eps", "lipschitz_ratios", "marg
 BINS = 32
 MAX_TIPS = 128
 MAX_ULP_BARS = 10
+DIGIT = 7.0
 # Beyond it a value says only that the engine is broken, and would flatten the rest of the plot.
 LARGEST = 1e9
 
@@ -118,7 +119,7 @@ def ulps(counts: Mapping[str, int]) -> str:
     y_ticks = [(float(exponent), _power(exponent)) for exponent in range(decades + 1)]
     plot.axes("distance from the evaluator, ulp", "outputs (logarithmic)", [], y_ticks)
     for place, (key, count) in enumerate(bars.items()):
-        plot.text("tick x", x.at(place + 0.5), BOTTOM + 17, key)
+        plot.text("tick x", x.at(place + 0.5), BOTTOM + 17, _short(key, len(bars)))
         top = math.log10(count) if count else -0.5
         css = "held" if key == "0" else "broken"
         plot.bar(f"bar {css}", place + 0.15, place + 0.85, -0.5, top, f"{count} outputs at {key} ulp")
@@ -191,6 +192,11 @@ def _drawable(values: Sequence[float]) -> list[float]:
     return [value for value in values if abs(value) <= LARGEST]
 
 
+def _short(key: str, bars: int) -> str:
+    room = max(int((RIGHT - LEFT) / max(bars, 5) / DIGIT), 4)
+    return key if len(key) <= room else f"{key[: room - 1]}…"
+
+
 def _power(exponent: int) -> str:
     return f"{10 ** (exponent % 3)}{('', 'k', 'M', 'G', 'T')[min(exponent // 3, 4)]}"
 
@@ -205,4 +211,4 @@ def _fold(bars: dict[str, int]) -> dict[str, int]:
         return bars
     keys = list(bars)
     kept, rest = keys[: MAX_ULP_BARS - 1], keys[MAX_ULP_BARS - 1 :]
-    return {**{key: bars[key] for key in kept}, f"{rest[0]} or more": sum(bars[key] for key in rest)}
+    return {**{key: bars[key] for key in kept}, f"≥{rest[0]}": sum(bars[key] for key in rest)}

@@ -44,13 +44,23 @@ CERTIFICATES: Mapping[str, tuple[str, str]] = {
 """Title and explanation of each certificate, by its field in `Certified`."""
 
 KINDS: Mapping[str, str] = {
-    "attack": "an attack changed the answer for a certified image: the certificate is wrong for this engine",
+    "engine file": "the file is not the one that was built: its hash is not the one in the manifest",
+    "graph": "the file holds a graph or a function body that is not the one written for its weights",
+    "precision": "the weights are not in the precision that was promised",
+    "shape": "the layers have other sizes than the reference checkpoint's",
+    "classes": "the weights are the reference's, with classes in other places",
+    "bias": "a bias is not what the reference checkpoint exports to",
+    "weight bit": "one bit of one weight is not what the reference checkpoint exports to",
+    "input column": "the weights of one input are not what the reference checkpoint exports to",
+    "weights": "weights are not what the reference checkpoint exports to",
+    "reference": "the reference checkpoint cannot be exported as was promised",
     "conformance": "the engine's output differs from the bit-exact evaluator's by more than its precision allows",
-    "containment": "an output left the interval that was certified to contain it",
-    "determinism": "two runs on the same image gave different outputs",
-    "finite": "the engine answered with something that is not a finite number",
+    "determinism": "equal images got different outputs, in two runs or in batches of other sizes",
+    "label": "the graph's own label is not that of its logits",
+    "radius": "the graph's own radius is not that of its logits",
     "lipschitz": "two outputs differ by more than their images do: the engine is not 1-Lipschitz",
-    "reference": "the engine's weights are not what the reference checkpoint exports to",
+    "containment": "an output left the interval that was certified to contain it",
+    "certificate": "an attack changed the answer for a certified image: the certificate is wrong for this engine",
 }
 """What each kind of violation means; an audit may add kinds."""
 
@@ -92,8 +102,8 @@ def plural(count: int, noun: str) -> str:
 
 
 def radius(report: AuditReport) -> Fraction:
-    """Returns the radius that was certified, in levels of 255; of integer images only whole levels count."""
-    return Fraction(report.eps.levels) if report.threat_model == "pixels" else Fraction(report.eps.pixels)
+    """Returns the radius that was certified, in levels of 255: the images that reach the engine are integer."""
+    return Fraction(report.eps.levels)
 
 
 def strongest(certified: Certified) -> tuple[str, float] | None:
@@ -139,7 +149,7 @@ def bracket(report: AuditReport) -> str:
     low, high = (round(share * report.samples) for share in (best[1], report.attack.robust_accuracy))
     number = f"{low}" if low == high else f"between {low} and {high}"
     return (
-        f"In truth {number} of the {plural(report.samples, 'image')} cannot be turned wrong within this limit: "
+        f"In truth, {number} of the {plural(report.samples, 'image')} cannot be turned wrong within this limit: "
         f"{low} are proved, and {high} withstood the attack."
     )
 

@@ -120,6 +120,8 @@ def test_every_violation_has_a_row() -> None:
         assert violation.saved is None or violation.saved in text
     assert "an attack changed the answer for a certified image" in text
     assert "certify nothing" in text
+    assert "They promise nothing now" in text
+    assert "whatever an attacker does" not in text
 
 
 def test_many_violations_are_cut_short() -> None:
@@ -188,6 +190,37 @@ def test_tables_have_headers(report: AuditReport) -> None:
     walk = Walk(_page(report))
     scopes = [value for tag, name, value in walk.attributes if tag == "th" and name == "scope"]
     assert len(scopes) == walk.tags.count("th")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark", "print"])
+def test_colours_have_the_contrast_that_reading_needs(scheme: str) -> None:
+    colour = _colours(_page(bare()))[scheme]
+    for text, ground in (("ink", "page"), ("soft", "page"), ("on-verdict", "pass"), ("on-verdict", "fail")):
+        assert _contrast(colour[text], colour[ground]) >= 4.5
+    for mark in ("exact", "interval", "delta", "attack", "right", "wrong", "broken"):
+        assert _contrast(colour[mark], colour["page"]) >= 3
+
+
+def _colours(page: str) -> dict[str, dict[str, str]]:
+    """Returns the variables of each scheme; what a later block does not set stays as in the first."""
+    found: dict[str, dict[str, str]] = {}
+    for scheme, block in zip(
+        ("light", "dark", "print"), re.findall(r":root \{(.*?)\}", page, re.DOTALL), strict=True
+    ):
+        found[scheme] = {**found.get("light", {}), **dict(re.findall(r"--([\w-]+): (#\w{6});", block))}
+    return found
+
+
+def _contrast(one: str, other: str) -> float:
+    """Returns the contrast ratio of WCAG 2."""
+    low, high = sorted(map(_luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def test_writes_a_file(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def test_nice_step_is_round_and_close(size: float) -> None:
     assert min(abs(mantissa - round_one) for round_one in (1, 2, 5, 10)) < 1e-6
 
 
-@given(st.floats(-1e6, 1e6), SIZES, st.integers(3, 9))
+@given(st.floats(-1e6, 1e6), SIZES, st.integers(5, 9))
 def test_ticks_are_few_and_inside(low: float, size: float, most: int) -> None:
     high = low + max(size, abs(low) * 1e-5)
     ticks = Axis(low, high, 0, 1).ticks(most)

@@ -74,6 +74,7 @@ class TestIdx:
         assert np.array_equal(found.images, images[:, None])
         assert found.labels.tolist() == labels.tolist()
         assert (str(found.labels.dtype), found.classes) == ("int64", 10)
+        assert found.images.flags.writeable
 
     def test_the_default_root_is_data(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)

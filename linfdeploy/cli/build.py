@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`linfdeploy build model.onnx model.engine`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from linfdeploy.cli.options import PATH, parse_options
+
+__all__ = ["command"]
+
+
+@click.command()
+@click.argument("model", type=PATH)
+@click.argument("engine", type=PATH)
+@click.option("--backend", type=click.Choice(["onnxruntime"]), help="[default: the first that runs here]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="[default: cuda where it is installed]")
+@click.option("--threads", type=click.IntRange(1), help="Threads of one inference.  [default: the backend's]")
+def command(model: Path, engine: Path, backend: str | None, device: str | None, threads: int | None) -> None:
+    """Builds ENGINE from the ONNX file MODEL, with a manifest of hashes and versions beside it.
+
+    The engine is run once against the bit-exact evaluator before it is written.
+    """
+    from linfdeploy.cli.steps import build
+
+    facts = build(model, engine, backend, parse_options(device=device, threads=threads))
+    click.echo(f"wrote {engine}: {facts}")

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`linfdeploy verify ENGINE`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from linfdeploy.cli.options import PATH
+
+if TYPE_CHECKING:
+    from linfdeploy.report.model import AuditReport
+
+__all__ = ["command", "print_report", "spinner"]
+
+
+@click.command()
+@click.argument("engine", type=PATH)
+@click.option("--reference", type=PATH, help="The checkpoint that was signed off.")
+@click.option("--data", default="digits", show_default=True, help="digits, mnist, fashion-mnist or a .npz file.")
+@click.option("--data-root", type=PATH, help="The folder of the data set.  [default: ./data]")
+@click.option(
+    "--eps", default="0.1", show_default=True, help="8/255, 0.3 (of the pixel range) or 8px; read exactly."
+)
+@click.option(
+    "--threat-model",
+    type=click.Choice(["pixels", "real"]),
+    default="pixels",
+    show_default=True,
+    help="pixels: uint8 images within eps; real: real perturbations that a camera rounds.",
+)
+@click.option("--attack", type=click.Choice(["none", "fast", "standard"]), default="standard", show_default=True)
+@click.option("--samples", type=int, help="Only the first SAMPLES test images.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
+@click.option("--report", type=PATH, default=Path("report"), show_default=True, help="The folder to write.")
+@click.pass_context
+def command(ctx: click.Context, /, **request: Any) -> None:
+    """Audits ENGINE: does it still keep the certificate?
+
+    Exit code 0: the verdict is pass; 1: it is fail, and the report says why; 2: something could not be read.
+    """
+    from linfdeploy.cli.steps import VerifyRequest, verify
+
+    with spinner() as progress:
+        report, paths = verify(VerifyRequest(**request), progress)
+    print_report(report)
+    click.echo(f"report: {paths.html}")
+    ctx.exit(0 if report.verdict == "pass" else 1)
+
+
+@contextmanager
+def spinner() -> Iterator[Callable[[str], None]]:
+    """Shows the present step on a terminal, and nothing elsewhere."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("reading") as status:
+        yield status.update
+
+
+def print_report(report: AuditReport) -> None:
+    """Prints the figures before and after deployment side by side, what went wrong, and the verdict."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(_table(report))
+    same = report.conformance
+    console.print(
+        f"conformance: {same.bit_identical:.2%} of the logits of {same.samples} images are bit-identical "
+        f"(at most {same.max_ulp} ulp apart); rounding: {report.engine.variant or 'none matched'}",
+        markup=False,
+    )
+    for violation in report.violations:
+        where = "" if violation.sample is None else f" (sample {violation.sample})"
+        console.print(f"violation, {violation.kind}: {violation.detail}{where}", markup=False, soft_wrap=True)
+    console.print(f"verdict: {report.verdict}", style="bold green" if report.verdict == "pass" else "bold red")
+
+
+def _table(report: AuditReport) -> Any:
+    from rich.table import Table
+
+    certified, attack = report.certified, report.attack
+    levels = f"{report.eps.levels} of 255 levels"
+    table = Table(title=f"{report.samples} images of {report.data}, {report.threat_model} within {levels}")
+    table.add_column("accuracy")
+    table.add_column("before", justify="right")
+    table.add_column("deployed", justify="right")
+    rows = [
+        ("clean", report.accuracy.reference_clean, report.accuracy.clean),
+        ("certified by margin: E, exact", certified.reference_margin, certified.exact),
+        ("certified by margin: D, delta", certified.reference_margin, certified.delta),
+        ("certified by interval: I", certified.reference, certified.interval),
+        (
+            "under attack (PGD)",
+            *((attack.reference_robust_accuracy, attack.robust_accuracy) if attack else (None, None)),
+        ),
+    ]
+    for name, before, after in rows:
+        table.add_row(name, _percent(before), _percent(after))
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"
