@@ -56,7 +56,6 @@ def test_nothing_leaves_the_namespace(isa: str, optimisation: str, tmp_path: Pat
     arguments: list[str | Path] = [
         *ISAS[isa],
         optimisation,
-        "-fopenmp",
         f"-DLINF_ISA={isa}",
         "-c",
         CPU / "variant.cpp",
@@ -81,19 +80,17 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
     probe = tmp_path / "probe.cpp"
     probe.write_text("int main() {}\n")
-    linked = subprocess.run(
-        ["g++", *sanitize, "-fopenmp", probe, "-o", tmp_path / "probe"], capture_output=True, check=False
-    )
+    linked = subprocess.run(["g++", *sanitize, probe, "-o", tmp_path / "probe"], capture_output=True, check=False)
     if linked.returncode:
         pytest.skip("g++ has no sanitizer runtime here")
     objects = []
     for isa in VARIANTS:
         objects.append(tmp_path / f"{isa}.o")
         variant: list[str | Path] = [*ISAS[isa], f"-DLINF_ISA={isa}", "-c", CPU / "variant.cpp"]
-        _compile("-O1", "-g1", "-fopenmp", *sanitize, *variant, "-o", objects[-1])
+        _compile("-O1", "-g1", *sanitize, *variant, "-o", objects[-1])
     program = tmp_path / "test_kernels"
-    sources = [Path(__file__).parent / "native" / "test_kernels.cpp", CPU / "dispatch.cpp"]
-    _compile("-O1", "-g1", "-Wall", "-Wextra", "-fopenmp", *sanitize, *sources, *objects, "-o", program)
+    sources = [Path(__file__).parent / "native" / "test_kernels.cpp", CPU / "dispatch.cpp", CPU / "parallel.cpp"]
+    _compile("-O1", "-g1", "-Wall", "-Wextra", "-pthread", *sanitize, *sources, *objects, "-o", program)
     done = subprocess.run([program], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "baseline: done" in done.stdout
