@@ -86,14 +86,15 @@ void expect_gradient(const Floats& found, const std::vector<double>& expected, c
   expect(same, isa, what, n);
 }
 
-// Gradient of sum(grad_y * y) when dy/dx_i is slope(b, o, i).
+// Gradient of sum(grad_y * y) when dy/dx_i is slope(b, o)(i).
 template <typename Slope>
 void expect_gradients(const Case& c, const Floats& grad_x, const Floats& grad_w, const char* isa,
                       const char* what, Slope slope) {
   std::vector<double> x(grad_x.size), w(grad_w.size);
   c.each_output([&](int64_t b, int64_t o, int64_t at) {
+    const auto slope_at = slope(b, o);
     for (int64_t i = 0; i < c.n.inputs; ++i) {
-      const double term = c.grad_y[at] * slope(b, o, i);
+      const double term = c.grad_y[at] * slope_at(i);
       x[b * c.n.inputs + i] += term;
       w[o * c.n.inputs + i] -= term;
     }
@@ -114,9 +115,10 @@ void check_linf(const linf::Kernels& k, const Case& c) {
     expect(y[at] == std::abs(c.difference(b, o, i)) && y[at] == same_y[at], k.isa, "linf_dist", c.n);
     expect(index[at] == i, k.isa, "linf_dist_argmax", c.n);
   });
-  expect_gradients(c, grad_x, grad_w, k.isa, "linf_dist_backward", [&](int64_t b, int64_t o, int64_t i) {
-    if (i != c.farthest(b, o)) return 0.0;
-    return c.difference(b, o, i) < 0 ? -1.0 : 1.0;
+  expect_gradients(c, grad_x, grad_w, k.isa, "linf_dist_backward", [&](int64_t b, int64_t o) {
+    const int64_t farthest = c.farthest(b, o);
+    const double sign = c.difference(b, o, farthest) < 0 ? -1.0 : 1.0;
+    return [=](int64_t i) { return i == farthest ? sign : 0.0; };
   });
 }
 
@@ -146,10 +148,12 @@ void check_lp(const linf::Kernels& k, const Case& c, float p) {
     const double expected = c.lp(b, o, p);
     expect(near(y[at], expected, expected), k.isa, "lp_dist", c.n);
   });
-  expect_gradients(c, grad_x, grad_w, k.isa, "lp_dist_backward", [&](int64_t b, int64_t o, int64_t i) {
-    const double d = c.difference(b, o, i);
-    if (d == 0) return 0.0;
-    return std::copysign(std::pow(std::abs(d) / c.lp(b, o, p), p - 1.0), d);
+  expect_gradients(c, grad_x, grad_w, k.isa, "lp_dist_backward", [&](int64_t b, int64_t o) {
+    const double distance = c.lp(b, o, p);
+    return [&c, b, o, p, distance](int64_t i) {
+      const double d = c.difference(b, o, i);
+      return d == 0 ? 0.0 : std::copysign(std::pow(std::abs(d) / distance, p - 1.0), d);
+    };
   });
 }
 
