@@ -2,7 +2,7 @@
 //
 // Runs every kernel of every variant this machine has, at odd sizes, against scalar loops in double
 // precision. Built with sanitizers by test_native.py: arrays lie in heap blocks of exactly their size, so one
-// float too far is an error. Exits with 0 when all agree.
+// float too far is an error. The last case is large enough for several threads. Exits with 0 when all agree.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -159,10 +159,10 @@ void check_lp(const linf::Kernels& k, const Case& c, float p) {
 
 void check(const linf::Kernels& k) {
   std::mt19937 random(1);
-  const linf::Sizes all_sizes[] = {{1, 1, 1, 1},   {2, 15, 3, 2},  {3, 16, 4, 1}, {2, 17, 5, 3},
-                                   {5, 31, 9, 2},  {1, 33, 1, 2},  {7, 2, 19, 4}, {4, 47, 7, 2},
-                                   {3, 64, 13, 1}, {2, 65, 33, 2}, {0, 17, 5, 2}, {3, 17, 0, 2},
-                                   {0, 1, 0, 1},   {33, 3, 2, 16}};
+  const linf::Sizes all_sizes[] = {{1, 1, 1, 1},   {2, 15, 3, 2},  {3, 16, 4, 1},    {2, 17, 5, 3},
+                                   {5, 31, 9, 2},  {1, 33, 1, 2},  {7, 2, 19, 4},    {4, 47, 7, 2},
+                                   {3, 64, 13, 1}, {2, 65, 33, 2}, {0, 17, 5, 2},    {3, 17, 0, 2},
+                                   {0, 1, 0, 1},   {33, 3, 2, 16}, {19, 257, 131, 4}};
   for (const linf::Sizes n : all_sizes) {
     const Case c(n, random);
     check_linf(k, c);
