@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -68,6 +69,8 @@ def run_audit(
         EngineError: The engine fails on a batch.
     """
     _check_data(subject, data)
+    if options.attack != "none" and find_spec("torch") is None:
+        raise MissingExtraError("an attack", "train")
     engine, net, levels = subject.opened.engine, subject.opened.graph.net, options.threat.levels
     progress("identity")
     violations = list(_identity(subject))
@@ -133,10 +136,8 @@ def _attack(subject: Subject, data: TestSet, options: AuditOptions, contest: _Co
     """Runs the attack that was asked for, every image of it on the engine."""
     if options.attack == "none":
         return None
-    try:
-        from linfdeploy.verify.attacks import ATTACKS, run_attack
-    except ImportError:
-        raise MissingExtraError("an attack", "train") from None
+    from linfdeploy.verify.attacks import ATTACKS, run_attack
+
     plan = ATTACKS[options.attack]
     reference = _ReferenceContest(subject, data)
     robust_by_step: tuple[float, ...] = ()
