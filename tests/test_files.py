@@ -143,6 +143,14 @@ def test_name_too_long(tmp_path: Path, length: int) -> None:
         write_bytes(tmp_path / ("x" * length), b"x")
 
 
+def test_bytes_reach_the_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.bin"
+    seen: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda _: seen.append(path.exists()))
+    write_bytes(path, b"x")
+    assert seen == [False]
+
+
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_mode_follows_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
