@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import platform
 import statistics
 import tempfile
@@ -78,7 +79,7 @@ def surroundings() -> dict[str, Any]:
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "cpu": cpu_model(),
-        "threads": torch.get_num_threads(),
+        "processors": os.cpu_count(),
         "torch": str(torch.__version__),
         "python": platform.python_version(),
     }
