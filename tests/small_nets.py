@@ -9,6 +9,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeAlias
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +24,12 @@ from linfdeploy.nets.net import LinfNet
 from linfdeploy.nets.spec import LinfDistSpec, NetSpec
 from linfdeploy.onnx.export import ExportOptions, model_from_checkpoint_net
 from linfdeploy.onnx.pixel_net import PixelLayer, PixelNet, Precision
+from linfdeploy.onnx.trace import chain_from_net
 from linfdeploy.onnx.write import Form, GraphOptions
 
 __all__ = [
     "FORMS",
+    "NET",
     "SHAPE",
     "all_images",
     "checkpoint",
@@ -40,6 +43,7 @@ __all__ = [
     "rounded_to",
     "slow_logits",
     "torch_net",
+    "traced",
 ]
 
 Images: TypeAlias = npt.NDArray[np.uint8]
@@ -89,17 +93,25 @@ def torch_net(
     return net
 
 
-def checkpoint(path: Path, seed: int = 0) -> Path:
-    """The file of a `torch_net`."""
-    save_checkpoint(path, torch_net(seed), {"recipe": "none", "seed": seed})
+NET = torch_net(0)
+
+
+def checkpoint(path: Path) -> Path:
+    """The file of `NET`."""
+    save_checkpoint(path, NET, {"recipe": "none", "seed": 0})
     return path
+
+
+traced = functools.cache(chain_from_net)
+"""`chain_from_net`, once for each net: it takes seconds."""
 
 
 @functools.cache
 def exported(precision: Precision = "exact", form: Form = "function", radius: bool = False) -> bytes:
-    """The exported file of `torch_net(0)`; tracing takes seconds, so each is made once."""
+    """The exported file of `NET`."""
     options = ExportOptions(precision, graph=GraphOptions(form, radius))
-    model = model_from_checkpoint_net(torch_net(0), options, "0" * 64)
+    with patch("linfdeploy.onnx.export.chain_from_net", traced):
+        model = model_from_checkpoint_net(NET, options, "0" * 64)
     return bytes(model.SerializeToString(deterministic=True))
 
 
