@@ -30,9 +30,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         A binary file to write to.
 
     Raises:
-        InputError: The folder cannot be made or written to.
+        InputError: The folder cannot be made or written to, `path` is a folder, or the disk is full.
     """
     try:
+        if path.is_dir():
+            raise InputError(f"cannot write {path}: it is a folder; name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
@@ -45,10 +47,12 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         # mkstemp makes the file private; the result gets the mode any new file would have.
         temporary.chmod(0o666 & ~_umask())
-        _rename(temporary, path)
-    except BaseException:
+        temporary.replace(path)
+    except BaseException as error:
         with suppress(FileNotFoundError):
             temporary.unlink()
+        if isinstance(error, OSError):
+            raise InputError(f"cannot write {path}: {error.strerror}; is the disk full?") from None
         raise
 
 
@@ -92,10 +96,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _rename(temporary: Path, path: Path) -> None:
-    try:
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; is it a folder?") from None
