@@ -7,6 +7,7 @@ A command's module imports nothing heavy at its top, so that `linfdeploy --help`
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from types import FrameType
@@ -15,6 +16,7 @@ from typing import NoReturn
 import click
 
 from linfdeploy import __version__
+from linfdeploy.cli.options import one_line
 from linfdeploy.errors import LinfDeployError
 
 __all__ = ["main"]
@@ -32,7 +34,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Imports the command's module and returns its command."""
         if cmd_name not in COMMANDS:
-            return None
+            raise click.UsageError(f"there is no command {cmd_name!r}; expected one of {', '.join(COMMANDS)}")
         command: click.Command = importlib.import_module(f"linfdeploy.cli.{cmd_name}").command
         return command
 
@@ -50,14 +52,18 @@ def main() -> NoReturn:
     try:
         code = group.main(standalone_mode=False)
     except LinfDeployError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {one_line(str(error))}", err=True)
         sys.exit(error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(2)
     except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
+        click.echo(f"error: {one_line(error.format_message())}", err=True)
         sys.exit(2)
+    except BrokenPipeError:
+        # Who reads our output has seen enough; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted: nothing half-written was left behind", err=True)
         sys.exit(130)
