@@ -89,8 +89,8 @@ def load_plain(path: Path, what: str) -> Mapping[str, Any]:
         data = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path} holds code or objects, which are never executed; expected plain data and tensors: "
-            "write it with linfdeploy"
+            f"{path} is no checkpoint, or holds code or objects, which are never executed; expected {what} "
+            "of plain data and tensors: write it with linfdeploy"
         ) from None
     # torch.load raises almost anything on a damaged file.
     except Exception as error:
@@ -127,5 +127,19 @@ def _check_state(state: object, shapes: Mapping[str, torch.Size]) -> None:
                 else type(tensor).__name__
             )
             raise CheckpointError(f"{name} is {found_as}; expected torch.float32 {tuple(shape)}")
-        if not bool(torch.isfinite(tensor).all()):
+        if tensor.layout != torch.strided or tensor.device.type != "cpu":
+            raise CheckpointError(f"{name} is {tensor.layout} on {tensor.device}; expected a plain tensor")
+    _check_storage([state[name] for name in shapes])
+    for name in shapes:
+        if not bool(torch.isfinite(state[name]).all()):
             raise CheckpointError(f"{name} holds infinite or NaN values; expected finite numbers: train again")
+
+
+def _check_storage(tensors: list[torch.Tensor]) -> None:
+    """Refuses tensors that claim more than they hold: with strides of zero a small file can claim any size."""
+    held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if claimed > sum(held.values()):
+        raise CheckpointError(
+            f"the tensors claim {claimed} bytes and hold {sum(held.values())}; expected as many: train again"
+        )

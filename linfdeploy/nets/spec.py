@@ -83,7 +83,7 @@ class NetSpec:
             std=_number(fields["std"], "std"),
             layers=layers,
         )
-        if fields["classes"] != spec.classes:
+        if type(fields["classes"]) is not int or fields["classes"] != spec.classes:
             raise CheckpointError(
                 f"the spec claims {fields['classes']} classes but its last layer has {spec.classes} outputs; "
                 "expected the same number"
@@ -164,4 +164,7 @@ def _shape(fields: Mapping[str, Any]) -> tuple[int, int, int]:
 def _number(value: object, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise CheckpointError(f"{name} holds {value!r}; expected a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise CheckpointError(f"{name} holds a number beyond float64; expected a finite one") from None
