@@ -12,7 +12,7 @@ from command_line import assert_refused, call
 import linfdeploy
 from linfdeploy.cli import COMMANDS, group
 from linfdeploy.cli.options import MAX_LINE, one_line
-from linfdeploy.errors import InputError, LinfDeployError
+from linfdeploy.errors import InputError, LinfDeployError, MissingExtraError
 
 
 def test_help_lists_every_command_in_order() -> None:
@@ -125,6 +125,27 @@ def test_terminating_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group, "main", terminate)
     outcome = call("inspect")
     assert (outcome.code, outcome.err) == (130, "interrupted: nothing half-written was left behind\n")
+
+
+def test_a_signal_within_an_import_is_not_taken_for_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    def terminate(**_: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise MissingExtraError("export", "train") from None
+
+    monkeypatch.setattr(group, "main", terminate)
+    assert call("inspect").code == 130
+
+
+def test_a_bug_shows_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(group, "main", fail)
+    with pytest.raises(ZeroDivisionError):
+        call("inspect")
 
 
 def test_a_reader_that_stops_reading_is_no_error() -> None:
