@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,10 @@ def load_plain(path: Path, what: str) -> Mapping[str, Any]:
     """
     raw = read_bytes(path, MAX_BYTES, what)
     try:
-        data = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        # torch warns of what it finds strange in a file; ours to judge, in one line.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path} is no checkpoint, or holds code or objects, which are never executed; expected {what} "

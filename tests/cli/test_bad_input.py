@@ -4,6 +4,7 @@
 import gzip
 import os
 import struct
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,15 @@ def test_pickles_are_not_executed(files: Any) -> None:
     )
     assert not marker.exists()
     assert_nothing_left(files)
+
+
+def test_what_torch_finds_strange_is_no_second_line(files: Any) -> None:
+    # Another pickle protocol makes torch.load warn.
+    torch.save(torch.load(files.checkpoint, weights_only=True), files.checkpoint, pickle_protocol=3)
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        assert call("inspect", files.checkpoint).code in {0, 2}
+    assert [str(warning.message) for warning in noted] == []
 
 
 def weight(data: Any) -> Any:

@@ -2,6 +2,7 @@
 """A graph is what this package writes for its weights, or its departures are named, or it is refused."""
 
 import copy
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from small_nets import SHAPE, float_bits, in_runtime, pixel_net, random_images
 
+from linfdeploy.engines.onnxruntime import OnnxRuntimeEngine
 from linfdeploy.engines.reference import ReferenceEngine
-from linfdeploy.errors import GraphError, InputError
+from linfdeploy.errors import EngineError, GraphError, InputError
 from linfdeploy.onnx.pixel_net import PixelLayer, PixelNet
 from linfdeploy.onnx.read import DeployedGraph, read_graph
 from linfdeploy.onnx.write import GraphOptions, model_from_net
@@ -446,6 +448,48 @@ def test_names_that_are_not_text(text: bytes, tmp_path: Path) -> None:
     data = MODELS["function"].SerializeToString().replace(text, b"\xff" * len(text))
     with pytest.raises(GraphError, match="is not UTF-8"):
         read(data, tmp_path)
+
+
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    spoiled = bytearray(data)
+    for _ in range(rng.choice([1, 1, 2, 4])):
+        at, other = rng.randrange(len(spoiled)), rng.randrange(len(spoiled))
+        match rng.randrange(4):
+            case 0:
+                spoiled[at] ^= 1 << rng.randrange(8)
+            case 1:
+                spoiled[at] = rng.choice([0, 1, 127, 128, 255])
+            case 2:
+                del spoiled[at : at + rng.randrange(1, 5)]
+            case _:
+                spoiled[at:at] = spoiled[other : other + rng.randrange(1, 60)]
+    return bytes(spoiled)
+
+
+@pytest.mark.parametrize("form", ["function", "standard"])
+def test_random_damage_is_refused_seen_or_another_net(form: str, tmp_path: Path) -> None:
+    """Whatever passes for ours computes what the evaluator computes with the weights that were read."""
+    rng, images, sizes = random.Random(0), random_images(3), (9, 2, 2)
+    options = GraphOptions("function" if form == "function" else "standard", radius=True)
+    data = model_from_net(pixel_net(0, sizes=sizes), options, {"grid": "12"}).SerializeToString()
+    passed = 0
+    for _ in range(2000):
+        try:
+            graph = read(damaged(data, rng), tmp_path)
+        except GraphError:
+            continue
+        if graph.departures or passed == 20 or graph.options != options:
+            continue
+        try:
+            engine = OnnxRuntimeEngine(graph, {"device": "cpu", "threads": 1})
+        # Damage to the file's version and the like: no part of what is compared.
+        except EngineError:
+            continue
+        passed += 1
+        found = engine.answer(images)
+        ours = ReferenceEngine(graph.net, radius=True).answer(images)
+        assert all(np.array_equal(found[name], ours[name]) for name in ours)
+    assert passed
 
 
 def test_folder_and_missing_file(tmp_path: Path) -> None:
