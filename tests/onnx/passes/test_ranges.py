@@ -175,3 +175,27 @@ def test_ranges_do_not_depend_on_the_claimed_grid() -> None:
     net = pixel_net(0)
     assert value_ranges(net) == value_ranges(replace(net, grid=None))
     assert isinstance(net.layers[0], PixelLayer)
+
+
+def flat_net(*layers: tuple[float, list[float]]) -> PixelNet:
+    """Layers of two units whose weights are all one number."""
+    made = [PixelLayer(np.full((2, 2), weight, np.float32), np.array(bias, np.float32)) for weight, bias in layers]
+    return PixelNet(PAIR, tuple(made), 12)
+
+
+@pytest.mark.parametrize(
+    ("net", "accepted"),
+    [
+        # A bias and the next weight, which may be subtracted at build time, reach 4100 of 4096 pixels; all values,
+        # and all sums without that bias, stay below.
+        (flat_net((-100, [-2050, -2050]), (2050, [-3900, -3900]), (0, [0, 0])), False),
+        # Two logits that are within the limit and 6000 pixels apart.
+        (flat_net((0, [3000, -3000])), False),
+        # The first difference, 255 + 3841.
+        (flat_net((-3841, [0, 0]), (4000, [0, 0])), False),
+        (flat_net((0, [1792, -1792])), True),
+        (flat_net((-1000, [-1000, -1000]), (100, [200, -200])), True),
+    ],
+)
+def test_every_partial_sum_counts(net: PixelNet, accepted: bool) -> None:
+    assert (exactness_gap(net, 12) is None) == accepted
