@@ -30,11 +30,13 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         A binary file to write to.
 
     Raises:
-        InputError: The folder cannot be made or written to, the disk is full, or `path` is a device or a pipe,
-            which the rename would replace.
+        InputError: The folder cannot be made or written to, the disk is full, or `path` is a folder, a device or a
+            pipe, which the rename would replace.
     """
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
+        if path.is_dir():
+            raise InputError(f"cannot write {path}: it is a folder; name a file")
+        if path.exists() and not path.is_file():
             raise InputError(f"cannot write {path}: it is a device or a pipe; choose the name of a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
@@ -48,12 +50,12 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         # mkstemp makes the file private; the result gets the mode any new file would have.
         temporary.chmod(0o666 & ~_umask())
-        _rename(temporary, path)
+        temporary.replace(path)
     except BaseException as error:
         with suppress(FileNotFoundError):
             temporary.unlink()
         # A failing write names no file, unlike a failing open of another file inside the block.
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and error.filename in {None, str(temporary)}:
             raise InputError(f"cannot write {path}: {error.strerror}; free space or choose a folder") from None
         raise
 
@@ -98,10 +100,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _rename(temporary: Path, path: Path) -> None:
-    try:
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; is it a folder?") from None

@@ -124,7 +124,7 @@ def test_path_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a.bin").mkdir()
     with pytest.raises(InputError) as refused:
         write_bytes(tmp_path / "a.bin", b"x")
-    assert str(refused.value) == f"cannot write {tmp_path / 'a.bin'}: Is a directory; is it a folder?"
+    assert str(refused.value) == f"cannot write {tmp_path / 'a.bin'}: it is a folder; name a file"
     assert _names(tmp_path) == ["a.bin"]
 
 

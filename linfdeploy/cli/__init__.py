@@ -16,6 +16,7 @@ from typing import NoReturn
 import click
 
 from linfdeploy import __version__
+from linfdeploy.cli.options import one_line
 from linfdeploy.errors import LinfDeployError
 
 __all__ = ["main"]
@@ -33,7 +34,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Imports the command's module and returns its command."""
         if cmd_name not in COMMANDS:
-            return None
+            raise click.UsageError(f"there is no command {cmd_name!r}; expected one of {', '.join(COMMANDS)}")
         command: click.Command = importlib.import_module(f"linfdeploy.cli.{cmd_name}").command
         return command
 
@@ -48,24 +49,39 @@ def main() -> NoReturn:
     """Runs the command line; errors are one line on stderr, with the exit code of their class."""
     # torch's idle threads would spin and keep the cores from ours: on two cores training took twice as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    signals: list[int] = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+        signals.append(number)
+        raise KeyboardInterrupt
+
     # A terminated command unwinds like an interrupted one, so that no half-written file stays.
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         code = group.main(standalone_mode=False)
-    except LinfDeployError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        sys.exit(2)
-    except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
-        sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted: nothing half-written was left behind", err=True)
-        sys.exit(130)
+    except (Exception, KeyboardInterrupt) as error:
+        # A signal within the import of native code surfaces as ImportError, which is not the cause.
+        sys.exit(_report(KeyboardInterrupt() if signals else error))
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def _report(error: Exception | KeyboardInterrupt) -> int:
+    """Prints an error as one line; returns the exit code. What nobody foresaw is raised again."""
+    match error:
+        case LinfDeployError():
+            click.echo(f"error: {one_line(str(error))}", err=True)
+            return error.exit_code
+        case click.exceptions.NoArgsIsHelpError():
+            click.echo(error.format_message(), err=True)
+            return 2
+        case click.ClickException():
+            click.echo(f"error: {one_line(error.format_message())}", err=True)
+            return 2
+        case BrokenPipeError():
+            # Who reads our output has seen enough; what is still buffered has nowhere to go.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        case click.Abort() | KeyboardInterrupt():
+            click.echo("interrupted: nothing half-written was left behind", err=True)
+            return 130
+    raise error

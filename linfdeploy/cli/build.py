@@ -17,7 +17,7 @@ __all__ = ["command"]
 @click.argument("engine", type=PATH)
 @click.option("--backend", type=click.Choice(["onnxruntime"]), help="[default: the first that runs here]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="[default: cuda where it is installed]")
-@click.option("--threads", type=click.IntRange(1), help="Threads of one inference.  [default: the backend's]")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads of an inference.  [default: the backend's]")
 def command(model: Path, engine: Path, backend: str | None, device: str | None, threads: int | None) -> None:
     """Builds ENGINE from the ONNX file MODEL, with a manifest of hashes and versions beside it.
 

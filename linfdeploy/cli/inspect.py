@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from linfdeploy.cli.options import PATH
+from linfdeploy.cli.options import PATH, one_line
 from linfdeploy.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def command(file: Path) -> None:
     data = read_bytes(file, 4 * MAX_BYTES, "a checkpoint, an ONNX model or an engine")
     lines = _checkpoint(file) if data[:4] == ZIP_MAGIC else _graph(file)
     for name, value in [*lines, ("sha256", sha256_of(data))]:
-        click.echo(f"{name:<12} {value}")
+        click.echo(one_line(f"{name:<12} {value}"))
 
 
 def _checkpoint(file: Path) -> Iterator[tuple[str, object]]:
@@ -46,7 +46,7 @@ def _checkpoint(file: Path) -> Iterator[tuple[str, object]]:
     for index, layer in enumerate(spec.layers):
         parts = [name for name, on in (("mean shift", layer.mean_shift), ("bias", layer.bias)) if on]
         yield f"layer {index}", f"{layer.type} {layer.inputs} -> {layer.outputs}, {', '.join(parts) or 'no bias'}"
-    yield from sorted(checkpoint.provenance.items())
+    yield from sorted(((str(name), str(value)) for name, value in checkpoint.provenance.items()))
 
 
 def _graph(file: Path) -> Iterator[tuple[str, object]]:

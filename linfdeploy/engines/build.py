@@ -14,10 +14,10 @@ import numpy as np
 
 from linfdeploy import __version__
 from linfdeploy.engines.base import Engine
-from linfdeploy.engines.manifest import Manifest, read_manifest, write_manifest
+from linfdeploy.engines.manifest import Manifest, manifest_bytes, manifest_path, read_manifest
 from linfdeploy.engines.reference import ReferenceEngine, roundings_of
 from linfdeploy.errors import EngineError
-from linfdeploy.files import sha256_of, write_bytes
+from linfdeploy.files import atomic_write, sha256_of
 from linfdeploy.onnx.read import DeployedGraph, read_graph
 
 __all__ = ["BACKENDS", "OpenedEngine", "engine_from_onnx", "open_engine"]
@@ -75,8 +75,10 @@ def engine_from_onnx(model: Path, out: Path, backend: str | None, options: Mappi
         versions={"linfdeploy": __version__, **engine.versions},
         self_check=_self_check(engine, graph),
     )
-    write_bytes(out, data)
-    write_manifest(out, manifest)
+    # Both are whole before either takes its place: no engine without its manifest.
+    with atomic_write(manifest_path(out)) as beside, atomic_write(out) as file:
+        beside.write(manifest_bytes(manifest))
+        file.write(data)
     return manifest
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 
 from linfdeploy.errors import InputError
 from linfdeploy.files import read_bytes, write_bytes
-from linfdeploy.onnx.pixel_net import PRECISIONS, Precision
+from linfdeploy.onnx.pixel_net import MAX_GRID, PRECISIONS, Precision
 
-__all__ = ["FORMAT", "Manifest", "manifest_path", "read_manifest", "write_manifest"]
+__all__ = ["FORMAT", "Manifest", "manifest_bytes", "manifest_path", "read_manifest", "write_manifest"]
 
 FORMAT = "linfdeploy.engine/1"
 MAX_BYTES = 2**20
+# What may be printed and looked up without further thought.
+PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,12 @@ def write_manifest(engine: Path, manifest: Manifest) -> None:
     Raises:
         InputError: The folder cannot be written to.
     """
-    write_bytes(manifest_path(engine), (json.dumps(asdict(manifest), indent=2) + "\n").encode())
+    write_bytes(manifest_path(engine), manifest_bytes(manifest))
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """Returns what `write_manifest` writes."""
+    return (json.dumps(asdict(manifest), indent=2) + "\n").encode()
 
 
 def read_manifest(engine: Path) -> Manifest | None:
@@ -72,18 +80,22 @@ def read_manifest(engine: Path) -> Manifest | None:
         return None
     try:
         data = json.loads(read_bytes(path, MAX_BYTES, "an engine's manifest"))
-    except ValueError:
+    # The latter: brackets within brackets within brackets.
+    except (ValueError, RecursionError):
         raise InputError(f"{path} is no JSON; expected an engine's manifest: build the engine again") from None
     expected = {name: field.type for name, field in Manifest.__dataclass_fields__.items()}
     if not isinstance(data, dict) or set(data) != set(expected) or data["format"] != FORMAT:
         raise InputError(f"{path} is no manifest of format {FORMAT!r}: build the engine again")
     for name in ("backend", "engine_sha256", "model_sha256", "precision", "form"):
-        if not isinstance(data[name], str):
-            raise InputError(f"{path}: {name} is {data[name]!r}; expected a string: build the engine again")
+        if not isinstance(data[name], str) or not PLAIN.fullmatch(data[name]):
+            raise InputError(f"{path}: {name} is {data[name]!r}; expected a plain word: build the engine again")
     if data["precision"] not in PRECISIONS:
         raise InputError(f"{path}: precision is {data['precision']!r}; expected one of {', '.join(PRECISIONS)}")
-    if not (data["grid"] is None or type(data["grid"]) is int):
-        raise InputError(f"{path}: grid is {data['grid']!r}; expected a number or null: build the engine again")
-    if not isinstance(data["options"], dict):
-        raise InputError(f"{path}: options are {data['options']!r}; expected a mapping: build the engine again")
+    if not (data["grid"] is None or (type(data["grid"]) is int and 0 <= data["grid"] <= MAX_GRID)):
+        raise InputError(
+            f"{path}: grid is {data['grid']!r}; expected 0 to {MAX_GRID} or null: build the engine again"
+        )
+    for name in ("options", "versions", "self_check"):
+        if not isinstance(data[name], dict):
+            raise InputError(f"{path}: {name} is {data[name]!r}; expected a mapping: build the engine again")
     return Manifest(**data)

@@ -19,6 +19,7 @@ from linfdeploy.onnx.read import DeployedGraph
 __all__ = ["BACKEND", "OnnxRuntimeEngine", "available", "build", "load"]
 
 BACKEND = "onnxruntime"
+MAX_THREADS = 1024
 
 
 class OnnxRuntimeEngine(Engine):
@@ -78,8 +79,16 @@ def _session_options(options: Mapping[str, Any]) -> Any:
 
     session_options = onnxruntime.SessionOptions()
     session_options.log_severity_level = 3
-    session_options.intra_op_num_threads = int(options.get("threads", 0))
+    session_options.intra_op_num_threads = _threads(options)
     return session_options
+
+
+def _threads(options: Mapping[str, Any]) -> int:
+    """Returns the number of threads; 0 leaves it to ONNX Runtime. A manifest from outside may claim anything."""
+    threads = options.get("threads", 0)
+    if type(threads) is not int or not 0 <= threads <= MAX_THREADS:
+        raise EngineError(f"threads is {threads!r}; expected 1 to {MAX_THREADS}")
+    return threads
 
 
 def _providers(options: Mapping[str, Any]) -> list[str]:

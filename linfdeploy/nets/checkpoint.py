@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,11 +93,14 @@ def load_plain(path: Path, what: str) -> Mapping[str, Any]:
     raw = read_bytes(path, MAX_BYTES, what)
     try:
         _check_sums(raw)
-        data = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        # torch warns of what it finds strange in a file; ours to judge, in one line.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path} holds code or objects, which are never executed; expected plain data and tensors: "
-            "write it with linfdeploy"
+            f"{path} is no checkpoint, or holds code or objects, which are never executed; expected {what} "
+            "of plain data and tensors: write it with linfdeploy"
         ) from None
     # torch.load raises almost anything on a damaged file.
     except Exception as error:

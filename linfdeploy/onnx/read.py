@@ -8,18 +8,21 @@ listed: a function body that drops a column does not pass for ours.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
-from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto
+import numpy as np
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
-from linfdeploy.errors import GraphError
+from linfdeploy.errors import ExportError, GraphError
 from linfdeploy.files import read_bytes, sha256_of
 from linfdeploy.onnx import linf_dist
-from linfdeploy.onnx.passes.ranges import exactness_gap
-from linfdeploy.onnx.pixel_net import PRECISIONS, Floats, PixelLayer, PixelNet, Precision
+from linfdeploy.onnx.passes.ranges import check_finite, exactness_gap
+from linfdeploy.onnx.pixel_net import MAX_GRID, PRECISIONS, Floats, PixelLayer, PixelNet, Precision
 from linfdeploy.onnx.tensors import array_from_tensor
 from linfdeploy.onnx.write import MAX_OPSET, MIN_OPSET, Form, GraphOptions, model_from_net
 
@@ -30,7 +33,10 @@ MAX_BYTES = 2**31
 
 NET_OPS = {"Abs", "Add", "Cast", "Flatten", "Identity", "Neg", "ReduceMax", "Scan", "Sub", "Transpose"}
 RADIUS_OPS = {"ArgMax", "Mul", "Relu", "Reshape", "Split", "Sub", "TopK"}
-MAX_GRID = 23
+WRITTEN_MODEL_FIELDS = {
+    *("ir_version", "producer_name", "producer_version", "opset_import", "functions", "graph", "metadata_props")
+}
+WRITTEN_GRAPH_FIELDS = {"name", "node", "initializer", "input", "output"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class DeployedGraph:
         claimed_precision: What the metadata says, untrusted; None when it says nothing.
         metadata: The file's metadata, untrusted.
         sha256: Of the file.
-        model: The parsed file.
+        model: The parsed file; data that lay in other files is inside.
     """
 
     net: PixelNet
@@ -87,7 +93,23 @@ def _parse(data: bytes) -> ModelProto:
         raise GraphError("damaged or no ONNX model; expected a file written by linfdeploy export") from None
     if not model.graph.node:
         raise GraphError("an ONNX model without nodes; expected a file written by linfdeploy export")
+    # A newer runtime may know what we do not: nothing that we cannot judge stays.
+    model.DiscardUnknownFields()
+    _check_text(model)
     return model
+
+
+def _check_text(model: ModelProto) -> None:
+    """Refuses names and texts that are not UTF-8, which protobuf hands over as bytes."""
+    pending: list[Message] = [model]
+    while pending:
+        for field, value in pending.pop().ListFields():
+            if field.type not in {FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_MESSAGE}:
+                continue
+            values = [value] if isinstance(value, str | bytes | Message) else list(value)
+            if any(isinstance(item, bytes) for item in values):
+                raise GraphError(f"its {field.name} is not UTF-8; expected a file written by linfdeploy export")
+            pending.extend(item for item in values if isinstance(item, Message))
 
 
 def _form(model: ModelProto) -> Form:
@@ -102,6 +124,8 @@ def _has_radius(graph: GraphProto) -> bool:
 
 def _opset(model: ModelProto) -> int:
     versions = {entry.domain: entry.version for entry in model.opset_import}
+    if len(versions) < len(model.opset_import):
+        raise GraphError("imports an operator set twice; expected each once")
     if extra := set(versions) - {"", linf_dist.DOMAIN}:
         raise GraphError(f"uses the operator sets {sorted(extra)}; expected ai.onnx and {linf_dist.DOMAIN} only")
     opset: int = versions.get("", 0)
@@ -125,23 +149,39 @@ def _all_nodes(model: ModelProto) -> Iterator[NodeProto]:
         for node in pending.pop().node:
             yield node
             for attribute in node.attribute:
-                if attribute.type == AttributeProto.GRAPH:
+                # Whatever type the attribute claims: some runtimes do not ask.
+                if attribute.HasField("g"):
                     pending.append(attribute.g)
                 pending.extend(attribute.graphs)
 
 
 def _net(graph: GraphProto, form: Form, folder: Path, claimed_grid: str | None) -> PixelNet:
     tensors = {tensor.name: tensor for tensor in graph.initializer}
+    counts = Counter(tensor.name for tensor in graph.initializer)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise GraphError(f"holds several constants of the name {twice[0]!r}; expected one")
 
     def array(name: str) -> Floats:
         if name not in tensors:
             raise GraphError(f"the graph computes {name!r}; expected constant weights and biases")
-        return array_from_tensor(tensors[name], folder)
+        values = array_from_tensor(tensors[name], folder)
+        _embed(tensors[name], values)
+        return values
 
     layers = tuple(PixelLayer(array(weight), array(bias)) for weight, bias in _layer_names(graph, form))
     net = PixelNet(_input_shape(graph), layers, None)
     _check_layers(net)
+    try:
+        check_finite(net)
+    except ExportError as error:
+        raise GraphError(f"may overflow: {error}") from None
     return PixelNet(net.input_shape, layers, _proven_grid(net, claimed_grid))
+
+
+def _embed(tensor: TensorProto, values: Floats) -> None:
+    """Moves external data into the model: what was judged is what runs, wherever the model is written or run."""
+    if tensor.external_data:
+        tensor.CopyFrom(numpy_helper.from_array(np.asarray(values), tensor.name))
 
 
 def _layer_names(graph: GraphProto, form: Form) -> list[tuple[str, str]]:
@@ -190,7 +230,7 @@ def _check_layers(net: PixelNet) -> None:
 
 def _proven_grid(net: PixelNet, claimed: str | None) -> int | None:
     """Returns the claimed grid if the net is exact on it, by proof from its own weights."""
-    if claimed is None or not claimed.isdecimal() or int(claimed[:4]) > MAX_GRID:
+    if claimed is None or not claimed.isdecimal() or len(claimed) > 2 or int(claimed) > MAX_GRID:
         return None
     grid = int(claimed)
     return None if exactness_gap(net, grid) else grid
@@ -212,21 +252,28 @@ def _departures(model: ModelProto, net: PixelNet, options: GraphOptions) -> tupl
     for part in ("input", "output"):
         if list(getattr(model.graph, part)) != list(getattr(expected.graph, part)):
             departures.append(f"the graph's {part}s are not what is written for these weights")
+    if {entry.domain: entry.version for entry in model.opset_import} != {
+        entry.domain: entry.version for entry in expected.opset_import
+    }:
+        departures.append("the imported operator sets are not what is written for this form")
     departures += _constant_departures(model.graph, expected.graph)
+    departures += _unwritten_fields(model, WRITTEN_MODEL_FIELDS)
+    departures += _unwritten_fields(model.graph, WRITTEN_GRAPH_FIELDS)
     return tuple(departures)
 
 
+def _unwritten_fields(message: Message, written: set[str]) -> Iterator[str]:
+    """Names what is never written: sparse constants, training steps, quantisation notes, claims about values."""
+    for field, _ in message.ListFields():
+        if field.name not in written:
+            yield f"the file has a {field.name}, which is not written for these weights"
+
+
 def _constant_departures(found: GraphProto, ours: GraphProto) -> list[str]:
-    """Compares the constants that are no weights: those of the radius."""
-    expected = {tensor.name: tensor for tensor in ours.initializer}
+    """Compares the constants: the weights, which hold nothing but what was read, and those of the radius."""
+    expected, tensors = ({tensor.name: tensor for tensor in graph.initializer} for graph in (ours, found))
     return [
-        f"constant {tensor.name!r} is not what is written for these weights"
-        for tensor in found.initializer
-        if tensor.name not in expected or _differs(tensor, expected[tensor.name])
+        f"constant {name!r} is not what is written for these weights"
+        for name in sorted(expected.keys() | tensors.keys())
+        if expected.get(name) != tensors.get(name)
     ]
-
-
-def _differs(found: object, ours: object) -> bool:
-    # Weights were read from `found` itself and may be external; only what was recomputed can differ.
-    name = getattr(found, "name", "")
-    return not name.startswith("layer") and found != ours

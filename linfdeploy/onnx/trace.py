@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,11 +34,10 @@ def chain_from_net(net: LinfNet) -> Chain:
     Raises:
         ExportError: The trace holds an operation that has no place in such a net.
     """
-    steps: list[Step] = []
-    model = _trace(net)
-    means: dict[Any, Doubles] = {}
-    for node in model.graph:
-        _read(node, net.spec.input_shape, means, steps)
+    # The exporter drops what does nothing, such as a mean of 0 or a std of 1.
+    steps: list[Step] = [Normalize(np.zeros(math.prod(net.spec.input_shape)), 1.0)]
+    for node in _trace(net).graph:
+        _read(node, net.spec.input_shape, steps)
     return Chain(net.spec.input_shape, tuple(steps))
 
 
@@ -68,13 +68,14 @@ def _translate(x: Any, w: Any) -> Any:
     return domain.LinfDist(x, w, opset18.Constant(value=zeros))
 
 
-def _read(node: Any, shape: tuple[int, int, int], means: dict[Any, Doubles], steps: list[Step]) -> None:
+def _read(node: Any, shape: tuple[int, int, int], steps: list[Step]) -> None:
+    first = steps[0] if len(steps) == 1 else None
     match node.domain, node.op_type:
-        case "", "Sub" if not steps:
+        case "", "Sub" if isinstance(first, Normalize) and first.std == 1:
             mean = np.broadcast_to(_constant(node.inputs[1]), shape)
-            means[node.outputs[0]] = mean.reshape(-1)
-        case "", "Div" if node.inputs[0] in means:
-            steps.append(Normalize(means[node.inputs[0]], float(_constant(node.inputs[1]))))
+            steps[0] = Normalize(first.mean + mean.reshape(-1), 1.0)
+        case "", "Div" if isinstance(first, Normalize) and first.std == 1:
+            steps[0] = Normalize(first.mean, float(_constant(node.inputs[1])))
         case linf_dist.DOMAIN, linf_dist.OP:
             steps += [Distance(_constant(node.inputs[1])), Shift(_constant(node.inputs[2]))]
         case "", "Sub":

@@ -7,6 +7,8 @@ but the unit: `logits_pixel = 255 std logits`.
 
 from __future__ import annotations
 
+import math
+
 from linfdeploy.errors import ExportError
 from linfdeploy.onnx.chain import Chain, Distance, Doubles, Normalize, Shift, Step
 from linfdeploy.onnx.pixel_net import PIXEL_MAX
@@ -36,6 +38,8 @@ def fold_normalization(chain: Chain) -> Chain:
     assert isinstance(normalize, Normalize)
     assert isinstance(first, Distance)
     unit = PIXEL_MAX * normalize.std
+    if not 0 < unit < math.inf:
+        raise ExportError(f"std is {normalize.std:g} in float32; expected a finite positive number: train again")
     steps: list[Step] = [Distance(PIXEL_MAX * normalize.mean + unit * first.weight)]
     for step in rest:
         if isinstance(step, Normalize):

@@ -11,7 +11,6 @@ flushing denormals or not.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,7 +18,7 @@ from fractions import Fraction
 import numpy as np
 
 from linfdeploy.errors import ExportError
-from linfdeploy.onnx.pixel_net import EXACT_BITS, PIXEL_MAX, PixelLayer, PixelNet, on_grid
+from linfdeploy.onnx.pixel_net import EXACT_BITS, MAX_GRID, PIXEL_MAX, PixelLayer, PixelNet, on_grid
 
 __all__ = ["LayerRange", "check_exact", "check_finite", "exactness_gap", "rounding_error", "value_ranges"]
 
@@ -71,8 +70,10 @@ def exactness_gap(net: PixelNet, grid: int) -> str | None:
     limit = 2.0 ** (EXACT_BITS - grid)
     reach = _largest_partial_sum(value_ranges(net))
     if reach >= limit:
-        finest = EXACT_BITS - math.ceil(math.log2(reach * (1 + 2**-20)))
-        return f"values reach {reach:.6g} pixels where the grid of 2^-{grid} allows {limit:g}: use --grid {finest}"
+        return (
+            f"values reach {reach:.6g} pixels where the grid of 2^-{grid} allows {limit:g}: "
+            f"use {_coarser_grid(reach, len(net.layers))}--precision fp32"
+        )
     return None
 
 
@@ -83,7 +84,7 @@ def check_exact(net: PixelNet, grid: int) -> None:
         ExportError: It does not; the numbers say why.
     """
     if reason := exactness_gap(net, grid):
-        raise ExportError(f"the net is not exact: {reason}, or --precision fp32")
+        raise ExportError(f"the net is not exact: {reason}")
 
 
 def check_finite(net: PixelNet) -> None:
@@ -95,7 +96,8 @@ def check_finite(net: PixelNet) -> None:
     largest = float(np.finfo(net.format).max)
     reach = _largest_partial_sum(value_ranges(net))
     if reach >= largest / 2:
-        raise ExportError(f"values reach {reach:g} pixels where {net.precision} ends at {largest:g}: use fp32")
+        mend = "use --precision fp32" if net.format == np.float16 else "check the checkpoint"
+        raise ExportError(f"values reach {reach:g} pixels where {net.precision} ends at {largest:g}: {mend}")
 
 
 def rounding_error(net: PixelNet, ranges: Sequence[LayerRange]) -> Fraction:
@@ -122,6 +124,14 @@ def _largest_partial_sum(ranges: Sequence[LayerRange]) -> float:
         distance, bias = layer.distance, layer.bias
     # Twice: the difference of two logits is formed by the graph's radius.
     return max(reach, 2 * (distance + bias) * SLACK)
+
+
+def _coarser_grid(reach: float, layers: int) -> str:
+    """Names the finest grid that fits even after every constant has moved by a step of it."""
+    for grid in range(MAX_GRID, -1, -1):
+        if reach + 4 * (layers + 1) * 2.0**-grid < 2.0 ** (EXACT_BITS - grid):
+            return f"--grid {grid} or "
+    return ""
 
 
 def _layer_on_grid(layer: PixelLayer, grid: int) -> bool:

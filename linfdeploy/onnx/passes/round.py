@@ -39,7 +39,8 @@ def _rounded(
     values: Doubles, precision: Precision, grid: int, where: str
 ) -> npt.NDArray[np.float32] | npt.NDArray[np.float16]:
     dtype = np.float16 if precision == "fp16" else np.float32
-    if (largest := float(np.abs(values).max())) > float(np.finfo(dtype).max) / 4:
+    # Negated, so that NaN does not pass.
+    if not (largest := float(np.abs(values).max())) <= float(np.finfo(dtype).max) / 4:
         raise ExportError(
             f"{where} holds {largest:g} pixels, too large for {np.dtype(dtype).name}; "
             "expected weights near the pixel range: check the checkpoint or use --precision fp32"
@@ -47,5 +48,6 @@ def _rounded(
     if precision == "exact":
         values = np.rint(values * 2.0**grid) / 2.0**grid
     # Adding zero turns -0 into 0: the file's bits then depend on the values alone.
-    values = values + 0.0
-    return values.astype(np.float16) if precision == "fp16" else values.astype(np.float32)
+    if precision == "fp16":
+        return values.astype(np.float16) + np.float16(0)
+    return values.astype(np.float32) + np.float32(0)

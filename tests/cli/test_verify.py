@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command around the audit; audits themselves are tested where they are written."""
+
+import json
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from command_line import Outcome, assert_refused, call
+from small_nets import SHAPE
+
+
+def verify(files: Any, *options: str) -> Outcome:
+    common = ("--data", str(files.data), "--attack", "none", "--report", str(files.folder / "report"))
+    return call("verify", files.engine, *common, *options)
+
+
+def test_pass(files: Any) -> None:
+    outcome = verify(files, "--reference", str(files.checkpoint), "--eps", "2px", "--samples", "7")
+    assert outcome.code == 0, outcome
+    assert "verdict: pass" in outcome.out
+    assert f"report: {files.folder / 'report' / 'report.html'}" in outcome.out.replace("\n", " ")
+    names = {path.name for path in (files.folder / "report").iterdir()}
+    assert {"report.json", "report.html", "samples.csv"} <= names
+    assert not [name for name in names if name.endswith(".part")]
+    report = json.loads((files.folder / "report" / "report.json").read_text())
+    assert (report["verdict"], report["samples"]) == ("pass", 7)
+    assert report["conformance"]["bit_identical"] == 1
+
+
+def test_fail(files: Any) -> None:
+    model = onnx.load(files.engine)
+    model.graph.node[-1].doc_string = "not as it was built"
+    files.engine.write_bytes(model.SerializeToString())
+    outcome = verify(files)
+    assert outcome.code == 1
+    assert outcome.err == ""
+    assert "verdict: fail" in outcome.out
+    assert "violation, engine file: its SHA-256 is" in outcome.out
+    assert "node 'negate' (Neg) is not what is written" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("eps", "text"),
+    [
+        ("0", "eps is '0'; expected more than 0"),
+        ("abc", "eps is 'abc'; expected a fraction of the pixel range such as 8/255"),
+        ("-1", "eps is '-1'; expected"),
+        ("1/0", "eps is '1/0'; expected"),
+        ("1.5", "eps is '1.5'; expected more than 0 and at most"),
+        ("0.001", "eps 0.001 is 0.255 of 255 levels; expected at least 1 level"),
+        ("nan", "eps is 'nan'; expected"),
+        ("9" * 100, "expected a fraction"),
+    ],
+)
+def test_eps(eps: str, text: str, files: Any) -> None:
+    assert_refused(verify(files, "--eps", eps), text)
+    assert not (files.folder / "report").exists()
+
+
+@pytest.mark.parametrize("samples", ["0", "-3"])
+def test_samples(samples: str, files: Any) -> None:
+    assert_refused(verify(files, "--samples", samples), f"--samples is {samples}; expected at least 1")
+
+
+def test_more_classes_than_the_engine(files: Any) -> None:
+    np.savez(
+        files.data,
+        images=np.zeros((5, *SHAPE), np.uint8) + np.arange(5, dtype=np.uint8)[:, None, None, None],
+        labels=np.arange(5),
+    )
+    assert_refused(verify(files), "has at least 5 classes; the engine has 3: choose the data set")
+
+
+def test_other_image_shape(files: Any) -> None:
+    np.savez(files.data, images=np.arange(64, dtype=np.uint8).reshape(4, 4, 4), labels=np.arange(4) % 3)
+    assert_refused(verify(files), "has images of (1, 4, 4); the engine expects (1, 3, 3): choose the data set")
+
+
+def test_reference_that_is_no_checkpoint(files: Any) -> None:
+    assert_refused(
+        verify(files, "--reference", str(files.model)), "model.onnx", "expected a linfdeploy checkpoint"
+    )
+    assert_refused(verify(files, "--reference", "missing.pt"), "missing.pt: no such file; expected")
