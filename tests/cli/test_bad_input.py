@@ -127,9 +127,9 @@ CHECKPOINTS: dict[str, tuple[Change, str]] = {
     "shape": (lambda d: set_weight(d, torch.zeros(7, 8)), "layers.0.weight is torch.float32 (7, 8); expected"),
     "dtype": (lambda d: set_weight(d, torch.zeros(7, 9).double()), "is torch.float64 (7, 9); expected"),
     "no tensor": (lambda d: set_weight(d, [0.0]), "layers.0.weight is list; expected torch.float32 (7, 9)"),
-    "sparse": (lambda d: set_weight(d, torch.zeros(7, 9).to_sparse()), "expected a plain tensor"),
+    "sparse": (lambda d: set_weight(d, torch.zeros(7, 9).to_sparse()), "is not plainly stored torch.float32"),
     "meta": (lambda d: set_weight(d, torch.zeros(7, 9, device="meta")), "layers.0.weight is "),
-    "strides of 0": (lambda d: set_weight(d, torch.zeros(1, 1).expand(7, 9)), "the tensors claim"),
+    "strides of 0": (lambda d: set_weight(d, torch.zeros(1, 1).expand(7, 9)), "is not plainly stored torch.float32"),
     "missing": (lambda d: d["state_dict"].pop("layers.0.weight"), "the state lacks ['layers.0.weight']"),
     "extra": (lambda d: d["state_dict"].update(x=torch.zeros(1)), "has the unknown ['x']"),
     "format": (lambda d: d.update(format="linfdeploy.checkpoint/2"), "has format 'linfdeploy.checkpoint/2'"),
@@ -143,9 +143,9 @@ CHECKPOINTS: dict[str, tuple[Change, str]] = {
         lambda d: d["spec"]["layers"][0].update(outputs=2**40),
         "outputs; expected 9 inputs and between 1 and",
     ),
-    "std 0": (lambda d: d["spec"].update(std=0.0), "std is 0.0; expected one finite positive number"),
+    "std 0": (lambda d: d["spec"].update(std=0.0), "std is 0.0; expected one finite positive float32 number"),
     "std nan": (lambda d: d["spec"].update(std=float("nan")), "std is nan; expected"),
-    "std beyond float": (lambda d: d["spec"].update(std=10**400), "std holds a number beyond float64"),
+    "std beyond float": (lambda d: d["spec"].update(std=10**400), "std is inf; expected"),
     "layer type": (
         lambda d: d["spec"]["layers"][0].update(type="conv"),
         "is of type 'conv'; expected 'linf_dist'",
@@ -154,7 +154,7 @@ CHECKPOINTS: dict[str, tuple[Change, str]] = {
         lambda d: d["spec"].update(layers=[], classes=0),
         "the spec has no layers; expected at least one",
     ),
-    "mean": (lambda d: d["spec"].update(mean=[0.1, 0.2]), "expected 1 finite numbers, one per channel"),
+    "mean": (lambda d: d["spec"].update(mean=[0.1, 0.2]), "expected 1 finite float32 numbers, one per channel"),
 }
 
 

@@ -28,11 +28,11 @@ def test_checkpoint(files: Any) -> None:
 
 
 def test_checkpoint_with_strange_provenance(files: Any) -> None:
-    provenance: Any = {"note": "two\nlines \x1b[2J", 3: None, "3": 1, "long": "x" * 10**5}
+    provenance: Any = {"note": "two\nlines \x1b[2J", 3: None, "long": "x" * 10**5}
     save_checkpoint(files.checkpoint, NET, provenance)
     lines = shown(files.checkpoint)
     assert ("note", r"two\nlines \x1b[2J") in lines
-    assert [value for name, value in lines if name == "3"] == ["1", "None"]
+    assert ("3", "None") in lines
     assert len(dict(lines)["long"]) < 2100
 
 

@@ -126,6 +126,6 @@ def test_an_old_engine_stays_when_the_new_one_cannot_be_written(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(build_module, "manifest_bytes", full)
-    with pytest.raises(InputError, match="No space left on device; is the disk full"):
+    with pytest.raises(InputError, match="No space left on device; free space or choose a folder"):
         engine_from_onnx(written(tmp_path, "fp32"), engine, None, CPU)
     assert {path.name: path.read_bytes() for path in engine.parent.iterdir()} == before

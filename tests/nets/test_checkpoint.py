@@ -210,8 +210,8 @@ def test_code_is_never_executed(path: Path, tmp_path: Path, call: str, where: st
         load_checkpoint(path)
     assert not (tmp_path / "marker").exists()
     assert str(refused.value) == (
-        f"{path} holds code or objects, which are never executed; expected plain data and tensors: "
-        "write it with linfdeploy"
+        f"{path} is no checkpoint, or holds code or objects, which are never executed; "
+        "expected a linfdeploy checkpoint of plain data and tensors: write it with linfdeploy"
     )
 
 
