@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // All kernels for one instruction set. Compiled once per set, with LINF_ISA naming it.
+// The kernels are written in terms of vector.h, so it comes before them.
+// clang-format off
 #include "kernels.h"
+#include "vector.h"
+
 #include "linf_dist.h"
 #include "lp_dist.h"
-#include "vector.h"
+// clang-format on
 
 #define LINF_STRING_(name) #name
 #define LINF_STRING(name) LINF_STRING_(name)
