@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from boundary_cases import Family, boundary_cases, net_of
-from small_nets import random_images, random_net
+from pixel_nets import random_images, random_net
 
 from linfdeploy.engines.reference import ReferenceEngine
 from linfdeploy.onnx.pixel_net import Precision

@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from small_nets import faults, random_images, random_net
+from pixel_nets import faults, random_images, random_net
 
 from linfdeploy.engines.base import Answers, Engine, Images, Logits
 from linfdeploy.engines.build import OpenedEngine

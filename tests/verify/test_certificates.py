@@ -9,11 +9,11 @@ from itertools import pairwise, product
 
 import numpy as np
 import pytest
-from small_nets import GRID, random_images, random_net, with_layer
+from pixel_nets import GRID, random_images, random_net, with_layer
 
 from linfdeploy.engines.base import Images, Logits
 from linfdeploy.engines.reference import PER_OP, ReferenceEngine, Rounding, roundings_of
-from linfdeploy.onnx.passes.ranges import exactness_gap
+from linfdeploy.onnx.passes.ranges import exactness_gap, value_ranges
 from linfdeploy.onnx.pixel_net import PixelLayer, PixelNet, Precision
 from linfdeploy.verify.certificates import (
     Certifier,
@@ -87,6 +87,55 @@ def test_every_rounding_of_fp16_against_all_images(rounding: Rounding) -> None:
     net = random_net((1, 4, 3), "fp16", 5)
     assert set(roundings_of(net)) == set(ALL_ROUNDINGS)
     assert check_all_certificates(net, rounding, every_image(1), every_image(1)) > 20
+
+
+@pytest.mark.parametrize("rounding", ALL_ROUNDINGS, ids=lambda rounding: rounding.name)
+def test_intervals_follow_the_engines_own_rounding(rounding: Rounding) -> None:
+    net = random_net((1, 4, 3), "fp16", 8)
+    images = every_image(1)
+    table = ReferenceEngine(net, rounding).run(images)
+    evaluator = Certifier(net, rounding, images, table).evaluator
+    assert evaluator is not None
+    assert evaluator.rounding == rounding
+    lower, upper = evaluator.bounds(*box_of(images, 6))
+    for pixel in range(256):
+        box = table[max(pixel - 6, 0) : pixel + 7]
+        assert (lower[pixel] <= box.min(0)).all()
+        assert (box.max(0) <= upper[pixel]).all()
+
+
+@pytest.mark.parametrize("precision", ["exact", "fp32", "fp16"])
+def test_the_ends_of_a_one_layer_interval_are_attained(precision: Precision) -> None:
+    net = random_net((1, 3), precision, 8)
+    table = ReferenceEngine(net).run(every_image(1))
+    lower, upper = ReferenceEngine(net).bounds(*box_of(every_image(1), 6))
+    for pixel in range(256):
+        box = table[max(pixel - 6, 0) : pixel + 7]
+        # Up: a weight between two pixels is reached by real images only.
+        assert lower[pixel].tolist() == box.min(0).tolist()
+        assert (upper[pixel] - box.max(0) <= 0.5).all()
+
+
+@pytest.mark.parametrize("precision", ["exact", "fp32", "fp16"])
+@pytest.mark.parametrize("sizes", [(1, 3), (2, 4, 3)])
+def test_the_ranges_that_delta_rests_on_hold_and_are_not_idle(
+    sizes: tuple[int, ...], precision: Precision
+) -> None:
+    for seed in range(4):
+        net = random_net(sizes, precision, seed)
+        x = every_image(sizes[0]).reshape(-1, sizes[0])[:: 1 if sizes[0] == 1 else 97].astype(np.float64)
+        for layer, found in zip(net.layers, value_ranges(net), strict=True):
+            weight, bias = layer.weight.astype(np.float64), layer.bias.astype(np.float64)
+            assert np.abs(x).max() <= found.input
+            assert (np.abs(weight).max(), np.abs(bias).max()) == (found.weight, found.bias)
+            distance = np.abs(x[:, None] - weight).max(2)
+            x = distance + bias
+            assert distance.max() <= found.distance <= distance.max() + 120
+            assert np.abs(x).max() <= found.output <= np.abs(x).max() + 120
+        if len(sizes) == 2:
+            first = value_ranges(net)[0]
+            assert first.distance == pytest.approx(distance.max(), rel=1e-12)
+            assert first.output == pytest.approx(np.abs(x).max(), rel=1e-12)
 
 
 def test_a_tie_within_reach_is_not_certified_and_one_step_more_is() -> None:

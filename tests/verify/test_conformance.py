@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_nets import FaultyEngine, faults, random_images, random_net, with_layer
+from pixel_nets import FaultyEngine, faults, random_images, random_net, with_layer
 
 from linfdeploy.engines.base import Answers, Engine, Images
 from linfdeploy.engines.onnxruntime import OnnxRuntimeEngine

@@ -7,7 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from small_nets import faults, random_images, random_net, with_layer
+from pixel_nets import faults, random_images, random_net, with_layer
 
 from linfdeploy.engines.base import Logits
 from linfdeploy.engines.reference import ReferenceEngine

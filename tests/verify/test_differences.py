@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_nets import GRID, random_net, with_layer
+from pixel_nets import GRID, random_net, with_layer
 
 from linfdeploy.onnx.pixel_net import PixelNet, Precision
 from linfdeploy.report.model import Violation

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from small_nets import FaultyEngine, random_images, random_net
+from pixel_nets import FaultyEngine, random_images, random_net
 
 from linfdeploy.engines.reference import PER_OP, ReferenceEngine
 from linfdeploy.report.words import KINDS

@@ -255,6 +255,20 @@ def test_unknown_ops_are_refused(
     assert capsys.readouterr().err == f"error: {engine}: {wanted}\n"
 
 
+def test_a_weight_off_the_grid_is_not_exact_whatever_the_file_claims(cli: Cli, folder: Path) -> None:
+    def flip_lowest_bit(model: ModelProto) -> None:
+        tensor = weights(model, "layer0.weight")
+        data = bytearray(tensor.raw_data)
+        data[4 * int(np.argmax(numpy_helper.to_array(tensor)))] ^= 1
+        tensor.raw_data = bytes(data)
+
+    code, report = verify(cli, tampered(folder, flip_lowest_bit, True, "off the grid"), None)
+    assert (code, report["engine"]["precision"], report["certified"]["exact"]) == (1, "fp32", None)
+    assert [violation["detail"] for violation in report["violations"]] == [
+        "exact was promised; the weights prove fp32 only"
+    ]
+
+
 @pytest.mark.parametrize("grid", ["0000999999", "9" * 5000, "٣", "-1", "24"])
 def test_a_hostile_grid_proves_nothing(cli: Cli, folder: Path, grid: str) -> None:
     def change(model: ModelProto) -> None:

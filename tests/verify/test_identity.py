@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from onnx import ModelProto
-from small_nets import random_net, with_layer
+from pixel_nets import random_net, with_layer
 
 from linfdeploy.engines.manifest import Manifest
 from linfdeploy.onnx.pixel_net import PixelNet, Precision

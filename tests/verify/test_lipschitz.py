@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from small_nets import random_images, random_net
+from pixel_nets import random_images, random_net
 
 from linfdeploy.engines.base import Images
 from linfdeploy.engines.reference import ReferenceEngine

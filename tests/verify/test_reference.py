@@ -5,18 +5,25 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import oracles
 import pytest
 import torch
+from boundary_cases import Family, boundary_cases, net_of
 
+from linfdeploy.engines.base import Logits
+from linfdeploy.engines.reference import ReferenceEngine
 from linfdeploy.errors import CheckpointError
 from linfdeploy.files import sha256_of
 from linfdeploy.nets.checkpoint import save_checkpoint
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.nets.spec import LinfDistSpec, NetSpec
-from linfdeploy.verify.reference import Reference, load_reference
+from linfdeploy.onnx.passes.ranges import rounding_error, value_ranges
+from linfdeploy.verify.certificates import Flags, certified_by_margin, separated
+from linfdeploy.verify.reference import Reference, _weight_rounding, load_reference
 
 Rows = list[list[Fraction]]
 
@@ -97,10 +104,6 @@ def test_predictions_do_not_depend_on_the_batch(reference: Reference, monkeypatc
 def test_the_slack_covers_float32_evaluation_of_the_real_net(reference: Reference) -> None:
     net = reference.exported("fp32", None)
     unit = 255 * Fraction(float(reference.net.normalize.std))
-    from linfdeploy.engines.reference import ReferenceEngine
-    from linfdeploy.onnx.passes.ranges import rounding_error, value_ranges
-    from linfdeploy.verify.reference import _weight_rounding
-
     ranges = value_ranges(net)
     slack = rounding_error(net, ranges) + _weight_rounding(ranges)
     logits = ReferenceEngine(net).run(GREYS)
@@ -110,6 +113,46 @@ def test_the_slack_covers_float32_evaluation_of_the_real_net(reference: Referenc
         for found, real in zip(logits[grey], exact_logits(reference.net, grey), strict=True)
     ]
     assert 0 < max(gaps) <= slack < Fraction(1, 1000)
+
+
+def test_cases_within_rounding_of_the_boundary_are_left_uncertified(
+    reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = boundary_cases(Family("fp32, one layer", "fp32", 1, 12, 0, 8, 200), 1)
+    given = 0
+    for index in range(200):
+        net = net_of(cases, index)
+        monkeypatch.setattr(Reference, "exported", lambda *_, net=net: net)
+        image = cases.images[index].reshape(1, 1, 1, 12)
+        by_margin, by_interval = reference.certified(image, int(cases.levels[index]))
+        assert not by_margin[0]
+        given += int(by_interval[0])
+    # Clipping to the pixel range makes some of them robust by far.
+    assert given < 20
+
+
+def test_the_slack_holds_evaluation_weights_and_folding(
+    reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = reference.exported("fp32", None)
+    monkeypatch.setattr(Reference, "exported", lambda *_: net)
+    used: dict[str, Any] = {}
+
+    def margin(margins: list[Fraction], levels: int, delta: Fraction) -> Flags:
+        used["delta"] = delta
+        return certified_by_margin(margins, levels, delta)
+
+    def interval(lower: Logits, upper: Logits, labels: npt.NDArray[np.int64], slack: float) -> Flags:
+        used["slack"] = Fraction(slack)
+        return separated(lower, upper, labels, slack)
+
+    monkeypatch.setattr("linfdeploy.verify.reference.certified_by_margin", margin)
+    monkeypatch.setattr("linfdeploy.verify.reference.separated", interval)
+    reference.certified(GREYS, 1)
+    largest = [Fraction(float(np.abs(layer.weight).max() + np.abs(layer.bias).max())) for layer in net.layers]
+    moved = sum(largest) * Fraction(1, 2**24)
+    assert used["delta"] > rounding_error(net, value_ranges(net)) + moved
+    assert used["slack"] > 2 * used["delta"]
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:

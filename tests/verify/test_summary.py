@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import ModelProto
-from small_nets import random_images, random_net
+from pixel_nets import random_images, random_net
 
 from linfdeploy.engines.build import OpenedEngine
 from linfdeploy.engines.reference import PER_OP, ReferenceEngine
