@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from linfdeploy.engines.manifest import Manifest
-from linfdeploy.onnx.passes.ranges import overflow_gap
 from linfdeploy.onnx.pixel_net import PixelNet, Precision
 from linfdeploy.onnx.read import DeployedGraph
 from linfdeploy.report.model import Violation
@@ -42,7 +41,5 @@ def identity_violations(
     promised = promised_precision(graph, manifest)
     if promised != graph.net.precision:
         yield Violation("precision", f"{promised} was promised; the weights prove {graph.net.precision} only")
-    if overflow := overflow_gap(graph.net):
-        yield Violation("range", overflow)
     if expected is not None:
         yield from weight_differences(graph.net, expected)

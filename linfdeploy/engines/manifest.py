@@ -11,7 +11,7 @@ from typing import Any
 
 from linfdeploy.errors import InputError
 from linfdeploy.files import read_bytes, write_bytes
-from linfdeploy.onnx.pixel_net import MAX_GRID, PRECISIONS, Precision
+from linfdeploy.onnx.pixel_net import PRECISIONS, Precision
 
 __all__ = ["FORMAT", "Manifest", "manifest_path", "read_manifest", "write_manifest"]
 
@@ -82,10 +82,8 @@ def read_manifest(engine: Path) -> Manifest | None:
             raise InputError(f"{path}: {name} is {data[name]!r}; expected a string: build the engine again")
     if data["precision"] not in PRECISIONS:
         raise InputError(f"{path}: precision is {data['precision']!r}; expected one of {', '.join(PRECISIONS)}")
-    if not (data["grid"] is None or (type(data["grid"]) is int and 0 <= data["grid"] <= MAX_GRID)):
-        raise InputError(
-            f"{path}: grid is {data['grid']!r}; expected 0 to {MAX_GRID} or null: build the engine again"
-        )
+    if not (data["grid"] is None or type(data["grid"]) is int):
+        raise InputError(f"{path}: grid is {data['grid']!r}; expected a number or null: build the engine again")
     if not isinstance(data["options"], dict):
         raise InputError(f"{path}: options are {data['options']!r}; expected a mapping: build the engine again")
     return Manifest(**data)

@@ -15,17 +15,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "EXACT_BITS",
-    "MAX_GRID",
-    "PIXEL_MAX",
-    "PRECISIONS",
-    "Floats",
-    "PixelLayer",
-    "PixelNet",
-    "Precision",
-    "on_grid",
-]
+__all__ = ["EXACT_BITS", "PIXEL_MAX", "PRECISIONS", "Floats", "PixelLayer", "PixelNet", "Precision", "on_grid"]
 
 Precision: TypeAlias = Literal["exact", "fp32", "fp16"]
 PRECISIONS: tuple[Precision, ...] = ("exact", "fp32", "fp16")
@@ -34,8 +24,6 @@ Floats: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 PIXEL_MAX = 255
 EXACT_BITS = 24
 """Significand bits of float32: multiples of 2^-k up to 2^(24-k) are represented exactly."""
-MAX_GRID = 23
-"""The finest grid of an exact net, 2^-23 pixel."""
 
 
 @dataclass(frozen=True)

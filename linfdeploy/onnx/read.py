@@ -8,7 +8,6 @@ listed: a function body that drops a column does not pass for ours.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from linfdeploy.errors import GraphError
 from linfdeploy.files import read_bytes, sha256_of
 from linfdeploy.onnx import linf_dist
 from linfdeploy.onnx.passes.ranges import exactness_gap
-from linfdeploy.onnx.pixel_net import MAX_GRID, PRECISIONS, Floats, PixelLayer, PixelNet, Precision
+from linfdeploy.onnx.pixel_net import PRECISIONS, Floats, PixelLayer, PixelNet, Precision
 from linfdeploy.onnx.tensors import array_from_tensor
 from linfdeploy.onnx.write import MAX_OPSET, MIN_OPSET, Form, GraphOptions, model_from_net
 
@@ -29,28 +28,15 @@ __all__ = ["MAX_BYTES", "DeployedGraph", "read_graph"]
 MAX_BYTES = 2**31
 """ONNX's own limit for one protobuf file."""
 
-NET_OPS = {"Abs", "Add", "Cast", "Flatten", "Neg", "ReduceMax", "Scan", "Sub", "Transpose"}
-RADIUS_OPS = {"ArgMax", "Mul", "Relu", "Reshape", "Split", "Sub", "TopK"}
 BODY_OPS = {
-    "Clip",
-    "Concat",
-    "Constant",
-    "Div",
-    "Gather",
-    "Identity",
-    "Max",
-    "Min",
-    "Mul",
-    "Pad",
-    "ReduceMin",
-    "Shape",
-    "Slice",
-    "Squeeze",
-    "Unsqueeze",
+    *("Clip", "Concat", "Constant", "Div", "Gather", "Identity", "Max", "Min", "Mul", "Pad", "ReduceMin", "Shape"),
+    *("Slice", "Squeeze", "Unsqueeze"),
 }
 """Harmless ops that we never write: a function body that has them is read, so that its fault can be named."""
 
-GRIDS = {str(grid): grid for grid in range(MAX_GRID + 1)}
+NET_OPS = {"Abs", "Add", "Cast", "Flatten", "Neg", "ReduceMax", "Scan", "Sub", "Transpose"}
+RADIUS_OPS = {"ArgMax", "Mul", "Relu", "Reshape", "Split", "Sub", "TopK"}
+MAX_GRID = 23
 
 
 @dataclass(frozen=True)
@@ -134,16 +120,15 @@ def _check_ops(model: ModelProto, options: GraphOptions) -> None:
     allowed = {("", op) for op in NET_OPS | (RADIUS_OPS if options.radius else set())}
     allowed.add((linf_dist.DOMAIN, linf_dist.OP))
     in_bodies = {("", op) for op in NET_OPS | BODY_OPS}
-    nodes = [(node, allowed) for node in _all_nodes([model.graph])]
-    nodes += [(node, in_bodies) for node in _all_nodes(model.functions)]
-    for node, known in nodes:
-        if (node.domain, node.op_type) not in known:
+    known = [(node, allowed) for node in _all_nodes([model.graph])]
+    known += [(node, in_bodies) for node in _all_nodes(model.functions)]
+    for node, ops in known:
+        if (node.domain, node.op_type) not in ops:
             name = f"{node.domain or 'ai.onnx'}::{node.op_type}"
             raise GraphError(f"node {node.name!r} is the unknown op {name}; expected an l_inf-distance net")
 
 
 def _all_nodes(parts: Iterable[GraphProto | FunctionProto]) -> Iterator[NodeProto]:
-    """Yields the nodes of graphs and functions, and of the graphs inside their attributes."""
     pending = list(parts)
     while pending:
         for node in pending.pop().node:
@@ -215,8 +200,10 @@ def _check_layers(net: PixelNet) -> None:
 
 def _proven_grid(net: PixelNet, claimed: str | None) -> int | None:
     """Returns the claimed grid if the net is exact on it, by proof from its own weights."""
-    grid = None if claimed is None else GRIDS.get(claimed)
-    return None if grid is None or exactness_gap(net, grid) else grid
+    if claimed is None or not claimed.isdecimal() or int(claimed[:4]) > MAX_GRID:
+        return None
+    grid = int(claimed)
+    return None if exactness_gap(net, grid) else grid
 
 
 def _departures(model: ModelProto, net: PixelNet, options: GraphOptions) -> tuple[str, ...]:
@@ -240,13 +227,9 @@ def _departures(model: ModelProto, net: PixelNet, options: GraphOptions) -> tupl
 
 
 def _constant_departures(found: GraphProto, ours: GraphProto) -> list[str]:
-    """Compares the constants that are no weights: those of the radius; each name must stand for one constant."""
+    """Compares the constants that are no weights: those of the radius."""
     expected = {tensor.name: tensor for tensor in ours.initializer}
-    counts = Counter(tensor.name for tensor in found.initializer)
-    repeated = [f"constant {name!r} is given {count} times" for name, count in counts.items() if count > 1]
-    if found.sparse_initializer:
-        repeated.append(f"there are {len(found.sparse_initializer)} sparse constants where none are written")
-    return repeated + [
+    return [
         f"constant {tensor.name!r} is not what is written for these weights"
         for tensor in found.initializer
         if tensor.name not in expected or _differs(tensor, expected[tensor.name])

@@ -47,7 +47,6 @@ KINDS: Mapping[str, str] = {
     "engine file": "the file is not the one that was built: its hash is not the one in the manifest",
     "graph": "the file holds a graph or a function body that is not the one written for its weights",
     "precision": "the weights are not in the precision that was promised",
-    "range": "a value may overflow the weights' format, so no bound on rounding errors holds",
     "shape": "the layers have other sizes than the reference checkpoint's",
     "classes": "the weights are the reference's, with classes in other places",
     "bias": "a bias is not what the reference checkpoint exports to",

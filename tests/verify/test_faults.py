@@ -269,48 +269,6 @@ def test_a_weight_off_the_grid_is_not_exact_whatever_the_file_claims(cli: Cli, f
     ]
 
 
-@pytest.mark.parametrize("grid", ["0000999999", "9" * 5000, "٣", "-1", "24"])
-def test_a_hostile_grid_proves_nothing(cli: Cli, folder: Path, grid: str) -> None:
-    def change(model: ModelProto) -> None:
-        (entry,) = (entry for entry in model.metadata_props if entry.key == "grid")
-        entry.value = grid
-
-    code, report = verify(cli, tampered(folder, change, True, f"grid-{len(grid)}{grid[-1]}"), None)
-    assert (code, report["engine"]["precision"]) == (1, "fp32")
-    assert [violation["kind"] for violation in report["violations"]] == ["precision"]
-
-
-@pytest.mark.parametrize("grid", [-1, 24, 10**9, True, "12"])
-def test_a_hostile_grid_in_the_manifest_is_refused(
-    cli: Cli, folder: Path, grid: object, capsys: pytest.CaptureFixture[str]
-) -> None:
-    engine = tampered(folder, lambda _: None, True, f"manifest-{grid}")
-    path = manifest_path(engine)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"grid": grid}))
-    assert cli("verify", engine, "--reference", folder / "ckpt.pt", "--eps", EPS, "--attack", "none") == 2
-    wanted = f"grid is {grid!r}; expected 0 to 23 or null: build the engine again"
-    assert capsys.readouterr().err == f"error: {path}: {wanted}\n"
-
-
-def test_a_second_constant_of_the_same_name_is_a_departure(cli: Cli, folder: Path) -> None:
-    def repeat(model: ModelProto) -> None:
-        model.graph.initializer.append(weights(model, "layer0.weight"))
-
-    def sparse(model: ModelProto) -> None:
-        values = numpy_helper.from_array(np.ones(1, np.float32), "layer0.bias")
-        indices = numpy_helper.from_array(np.zeros(1, np.int64), "indices")
-        model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [HIDDEN]))
-
-    from linfdeploy.onnx.read import read_graph
-
-    assert read_graph(tampered(folder, repeat, True, "repeated")).departures == (
-        "constant 'layer0.weight' is given 2 times",
-    )
-    assert read_graph(tampered(folder, sparse, True, "sparse")).departures == (
-        "there are 1 sparse constants where none are written",
-    )
-
-
 def test_the_command_itself_ends_with_the_verdicts_code(folder: Path) -> None:
     engines = {folder / "exact.engine": 0, tampered(folder, flip_bit, False, "subprocess"): 1}
     for engine, code in engines.items():

@@ -70,11 +70,3 @@ def test_weights_are_compared_with_the_reference() -> None:
     net = random_net((4, 5, 3), "exact", 0)
     other = with_layer(net, 0, weight=net.layers[0].weight + np.float32(1))
     assert kinds(graph_of(other), None, net) == ["weights"]
-
-
-@pytest.mark.parametrize(("precision", "value"), [("fp32", 2e38), ("fp16", 3.5e4)])
-def test_weights_that_may_overflow_are_named(precision: Precision, value: float) -> None:
-    net = random_net((4, 5, 3), precision, 0)
-    weight = net.layers[1].weight.copy()
-    weight[0, 0] = value
-    assert kinds(graph_of(with_layer(net, 1, weight=weight)), None, None) == ["range"]

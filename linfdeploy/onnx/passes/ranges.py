@@ -21,15 +21,7 @@ import numpy as np
 from linfdeploy.errors import ExportError
 from linfdeploy.onnx.pixel_net import EXACT_BITS, PIXEL_MAX, PixelLayer, PixelNet, on_grid
 
-__all__ = [
-    "LayerRange",
-    "check_exact",
-    "check_finite",
-    "exactness_gap",
-    "overflow_gap",
-    "rounding_error",
-    "value_ranges",
-]
+__all__ = ["LayerRange", "check_exact", "check_finite", "exactness_gap", "rounding_error", "value_ranges"]
 
 # Covers the float64 roundings of one layer's bounds, each 2^-53 of values that are summed twice.
 SLACK = 1.0 + 2.0**-48
@@ -100,19 +92,10 @@ def check_finite(net: PixelNet) -> None:
     Raises:
         ExportError: A value may; the numbers say which.
     """
-    if reason := overflow_gap(net):
-        raise ExportError(f"{reason}: use fp32")
-
-
-def overflow_gap(net: PixelNet) -> str | None:
-    """Says why a value may overflow the net's format, or returns None, which proves that none does."""
     largest = float(np.finfo(net.format).max)
     reach = _largest_partial_sum(value_ranges(net))
-    return (
-        f"values reach {reach:g} pixels where {net.precision} ends at {largest:g}"
-        if reach >= largest / 2
-        else None
-    )
+    if reach >= largest / 2:
+        raise ExportError(f"values reach {reach:g} pixels where {net.precision} ends at {largest:g}: use fp32")
 
 
 def rounding_error(net: PixelNet, ranges: Sequence[LayerRange]) -> Fraction:
