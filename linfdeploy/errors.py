@@ -28,6 +28,7 @@ __all__ = [
     "LinfDeployError",
     "MissingExtraError",
     "RecipeError",
+    "brief",
 ]
 
 
@@ -74,3 +75,13 @@ class MissingExtraError(LinfDeployError, ImportError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs packages that are not installed: pip install 'linfdeploy[{extra}]'")
+
+
+def brief(value: object) -> str:
+    """Returns a value from outside as one line of bounded length, for an error text."""
+    try:
+        text = " ".join(repr(value).split())
+    except (RecursionError, ValueError):
+        # Python writes no number of more than 4300 digits.
+        return f"a {type(value).__name__} too large to show"
+    return text if len(text) <= 200 else f"{text[:197]}..."

@@ -30,9 +30,12 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         A binary file to write to.
 
     Raises:
-        InputError: The folder cannot be made or written to.
+        InputError: The folder cannot be made or written to, the disk is full, or `path` is a device or a pipe,
+            which the rename would replace.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise InputError(f"cannot write {path}: it is a device or a pipe; choose the name of a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
@@ -46,9 +49,12 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         # mkstemp makes the file private; the result gets the mode any new file would have.
         temporary.chmod(0o666 & ~_umask())
         _rename(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(FileNotFoundError):
             temporary.unlink()
+        # A failing write names no file, unlike a failing open of another file inside the block.
+        if isinstance(error, OSError) and error.filename is None:
+            raise InputError(f"cannot write {path}: {error.strerror}; free space or choose a folder") from None
         raise
 
 

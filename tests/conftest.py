@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-# Before OpenMP starts: threads that spin while they wait cost a busy two-core machine most of the run.
+# Before torch starts its OpenMP threads: spinning while they wait, they cost a busy machine most of the run.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from linfdeploy.kernels import _cpu

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from linfdeploy.engines.base import Logits
 from linfdeploy.errors import DatasetError, ExportError, MissingExtraError
 from linfdeploy.report.model import Attack, AuditReport, Violation
 from linfdeploy.verify.certificates import Certifier, Flags
-from linfdeploy.verify.conformance import check_conformance, make_probes, run_batched
+from linfdeploy.verify.conformance import PAIRED_PROBES, check_conformance, make_probes, run_batched
 from linfdeploy.verify.falls import Falls
 from linfdeploy.verify.identity import identity_violations, promised_precision
 from linfdeploy.verify.lipschitz import LipschitzAudit
@@ -68,16 +69,21 @@ def run_audit(
         EngineError: The engine fails on a batch.
     """
     _check_data(subject, data)
+    if options.attack != "none" and find_spec("torch") is None:
+        raise MissingExtraError("an attack", "train")
     engine, net, levels = subject.opened.engine, subject.opened.graph.net, options.threat.levels
     progress("identity")
     violations = list(_identity(subject))
     progress("conformance")
-    conformance = check_conformance(engine, net, make_probes(data.images, levels, options.seed))
+    probes = make_probes(data.images, levels, options.seed)
+    conformance = check_conformance(engine, net, probes)
     progress("certificates")
     logits = run_batched(engine, data.images)
     certifier = Certifier(net, conformance.rounding, data.images, logits)
     falls = Falls(engine, data.images, certifier, flags := certifier.at(levels), levels)
     lipschitz = LipschitzAudit(0.0 if net.precision == "exact" else float(2 * certifier.delta))
+    for name in PAIRED_PROBES:
+        lipschitz.add(data.images, logits, probes[name], run_batched(engine, probes[name]))
     attack = _attack(subject, data, options, _Contest(falls, lipschitz, logits, certifier.labels, progress))
     violations += [*conformance.violations, *falls.violations(), *lipschitz.violations()]
     progress("report")
@@ -130,10 +136,8 @@ def _attack(subject: Subject, data: TestSet, options: AuditOptions, contest: _Co
     """Runs the attack that was asked for, every image of it on the engine."""
     if options.attack == "none":
         return None
-    try:
-        from linfdeploy.verify.attacks import ATTACKS, run_attack
-    except ImportError:
-        raise MissingExtraError("an attack", "train") from None
+    from linfdeploy.verify.attacks import ATTACKS, run_attack
+
     plan = ATTACKS[options.attack]
     reference = _ReferenceContest(subject, data)
     robust_by_step: tuple[float, ...] = ()

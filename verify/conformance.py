@@ -23,9 +23,20 @@ from linfdeploy.report.model import Conformance, Probe, Violation
 from linfdeploy.verify.diagnosis import diagnose
 from linfdeploy.verify.threat import box_of
 
-__all__ = ["BATCH", "ConformanceResult", "check_conformance", "make_probes", "run_batched", "ulp_distance"]
+__all__ = [
+    "BATCH",
+    "PAIRED_PROBES",
+    "ConformanceResult",
+    "check_conformance",
+    "make_probes",
+    "run_batched",
+    "ulp_distance",
+]
 
 BATCH = 256
+PAIRED_PROBES = ("box lower end", "box upper end", "box corner", "one level apart")
+"""Families whose images are those of the data, moved; each pair is audited for its Lipschitz ratio as well."""
+
 ODD_BATCHES = (1, 3, 7, 17, 255)
 RANDOM_IMAGES = 256
 MATCHING_IMAGES = 64
@@ -61,11 +72,18 @@ def make_probes(images: Images, levels: int, seed: int) -> dict[str, Images]:
         "data": images,
         "box lower end": lower,
         "box upper end": upper,
-        "box corner": np.where(rng.integers(0, 2, images.shape, np.uint8) == 1, upper, lower),
+        "box corner": _mixed(rng, lower, upper),
+        "one level apart": _mixed(rng, *box_of(images, 1)),
         "random": rng.integers(0, PIXEL_MAX + 1, (RANDOM_IMAGES, *shape), np.uint8),
         "black and white": rng.integers(0, 2, (RANDOM_IMAGES, *shape), np.uint8) * np.uint8(PIXEL_MAX),
         "constant": np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None, None], (256, *shape)),
     }
+
+
+def _mixed(rng: np.random.Generator, lower: Images, upper: Images) -> Images:
+    """Takes each pixel from one of two images at random."""
+    images: Images = np.where(rng.integers(0, 2, lower.shape, np.uint8) == 1, upper, lower)
+    return images
 
 
 def check_conformance(engine: Engine, net: PixelNet, probes: Mapping[str, Images]) -> ConformanceResult:

@@ -129,17 +129,20 @@ def _reference_clean(subject: Subject, data: TestSet) -> float | None:
 def _certified(
     subject: Subject, data: TestSet, threat: Threat, flags: CertifiedFlags, correct: Flags
 ) -> Certified:
-    margin = interval = None
+    margin = interval = same = None
     if subject.reference is not None:
         right = subject.reference.predictions(data.images) == data.labels
         by_margin, by_interval = subject.reference.certified(data.images, threat.levels)
         margin, interval = _share(by_margin, right), _share(by_interval, right)
+        if flags.interval is not None:
+            same = bool(np.array_equal(by_interval & right, flags.interval & correct))
     return Certified(
         exact=_share(flags.exact, correct),
         interval=_share(flags.interval, correct),
         delta=_share(flags.delta, correct),
         reference=interval,
         reference_margin=margin,
+        same_set=same,
     )
 
 

@@ -72,7 +72,10 @@ def print_report(report: AuditReport) -> None:
         f"conformance: {same.bit_identical:.2%} of the logits of {same.samples} images are bit-identical "
         f"(at most {same.max_ulp} ulp apart); rounding: {report.engine.variant or 'none matched'}",
         markup=False,
+        soft_wrap=True,
     )
+    if (same_set := report.certified.same_set) is not None:
+        console.print(f"the very same images are certified before and after: {'yes' if same_set else 'no'}")
     for violation in report.violations:
         where = "" if violation.sample is None else f" (sample {violation.sample})"
         console.print(f"violation, {violation.kind}: {violation.detail}{where}", markup=False, soft_wrap=True)

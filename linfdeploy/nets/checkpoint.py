@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +14,8 @@ from typing import Any
 
 import torch
 
-from linfdeploy.errors import CheckpointError
-from linfdeploy.files import atomic_write, read_bytes
+from linfdeploy.errors import CheckpointError, brief
+from linfdeploy.files import read_bytes, write_bytes
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.nets.spec import NetSpec
 
@@ -21,6 +23,7 @@ __all__ = ["FORMAT", "Checkpoint", "load_checkpoint", "load_plain", "save_checkp
 
 FORMAT = "linfdeploy.checkpoint/1"
 MAX_BYTES = 8 * 2**30
+MS_DOS_FOLDER = 0x10
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,11 @@ def save_checkpoint(path: Path, net: LinfNet, provenance: Mapping[str, Any]) -> 
 
     Raises:
         InputError: The folder cannot be written to.
+        TypeError: `provenance` is not JSON-able; reading the file back would fail.
     """
+    plain = json.loads(json.dumps(dict(provenance)))
     state = {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()}
-    data = {"format": FORMAT, "spec": net.spec.to_json(), "state_dict": state, "provenance": dict(provenance)}
+    data = {"format": FORMAT, "spec": net.spec.to_json(), "state_dict": state, "provenance": plain}
     save_plain(path, data)
 
 
@@ -57,13 +62,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     expected = {"format", "spec", "state_dict", "provenance"}
     if data.get("format") != FORMAT or set(data) != expected:
         raise CheckpointError(
-            f"{path} has format {data.get('format')!r} and fields {sorted(map(str, data))}; "
+            f"{path} has format {brief(data.get('format'))} and fields {brief(list(data))}; "
             f"expected format {FORMAT!r} and fields {sorted(expected)}"
         )
-    if not isinstance(data["provenance"], Mapping):
-        raise CheckpointError(f"{path}: provenance is {type(data['provenance']).__name__}; expected a mapping")
     try:
-        return Checkpoint(_net_from(data), data["provenance"])
+        return Checkpoint(_net_from(data), _provenance_from(data["provenance"]))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
@@ -74,8 +77,10 @@ def save_plain(path: Path, data: Mapping[str, Any]) -> None:
     Raises:
         InputError: The folder cannot be written to.
     """
-    with atomic_write(path) as file:
-        torch.save(dict(data), file)
+    # Through memory: torch turns a full disk into an error of its own.
+    buffer = io.BytesIO()
+    torch.save(dict(data), buffer)
+    write_bytes(path, buffer.getvalue())
 
 
 def load_plain(path: Path, what: str) -> Mapping[str, Any]:
@@ -86,6 +91,7 @@ def load_plain(path: Path, what: str) -> Mapping[str, Any]:
     """
     raw = read_bytes(path, MAX_BYTES, what)
     try:
+        _check_sums(raw)
         data = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
@@ -101,31 +107,64 @@ def load_plain(path: Path, what: str) -> Mapping[str, Any]:
     return data
 
 
+def _check_sums(raw: bytes) -> None:
+    """Compares every record with its checksum: torch writes it but does not look at it."""
+    if not zipfile.is_zipfile(io.BytesIO(raw)):
+        return
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        # Nor does torch read a record that is marked as a folder: its values would be whatever was in memory.
+        folders = [entry.filename for entry in archive.infolist() if entry.external_attr & MS_DOS_FOLDER]
+        if damaged := archive.testzip() or next(iter(folders), None):
+            raise ValueError(f"the record {damaged} is not what was written")
+
+
+def _provenance_from(data: object) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise CheckpointError(f"provenance is {type(data).__name__}; expected a mapping")
+    try:
+        json.dumps(dict(data))
+    except (RecursionError, TypeError, ValueError):
+        raise CheckpointError("provenance holds more than text, numbers and lists; expected JSON data") from None
+    return data
+
+
 def _net_from(data: Mapping[str, Any]) -> LinfNet:
     spec = NetSpec.from_json(data["spec"])
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in LinfNet(spec).state_dict().items()}
     _check_state(data["state_dict"], shapes)
-    net = LinfNet(spec)
+    # The first weights are drawn and thrown away: a program's random numbers must not depend on what it reads.
+    with torch.random.fork_rng(devices=[]):
+        net = LinfNet(spec)
     net.load_state_dict(data["state_dict"])
     return net.eval().requires_grad_(False)
 
 
 def _check_state(state: object, shapes: Mapping[str, torch.Size]) -> None:
     if not isinstance(state, Mapping) or set(state) != set(shapes):
-        found = set(map(str, state)) if isinstance(state, Mapping) else set()
+        found = set(map(brief, state)) if isinstance(state, Mapping) else set()
+        expected = set(map(brief, shapes))
         raise CheckpointError(
-            f"the state lacks {sorted(set(shapes) - found)} and has the unknown {sorted(found - set(shapes))}; "
+            f"the state lacks {_listed(expected - found)} and has the unknown {_listed(found - expected)}; "
             "expected the tensors that the spec describes"
         )
     for name, shape in shapes.items():
-        tensor = state[name]
-        if not isinstance(tensor, torch.Tensor) or tensor.dtype != torch.float32 or tensor.shape != shape:
-            found_as = (
-                f"{tensor.dtype} {tuple(tensor.shape)}"
-                if isinstance(tensor, torch.Tensor)
-                else type(tensor).__name__
-            )
-            raise CheckpointError(f"{name} is {found_as}; expected torch.float32 {tuple(shape)}")
-        if not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{name} holds infinite or NaN values; expected finite numbers: train again")
+        _check_tensor(name, state[name], shape)
+
+
+def _listed(names: set[str]) -> str:
+    return f"[{', '.join(sorted(names)[:20])}]"
+
+
+def _check_tensor(name: str, tensor: object, shape: torch.Size) -> None:
+    """Checks that the values are there, one by one: a tensor can claim more elements than its storage holds."""
+    if not isinstance(tensor, torch.Tensor):
+        raise CheckpointError(f"{name} is {type(tensor).__name__}; expected torch.float32 {tuple(shape)}")
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and tensor.is_contiguous()
+    if not plain or tensor.dtype != torch.float32 or tensor.shape != shape:
+        layout = "" if plain else "not plainly stored "
+        raise CheckpointError(
+            f"{name} is {layout}{tensor.dtype} {tuple(tensor.shape)}; expected torch.float32 {tuple(shape)}"
+        )
+    if not bool(torch.isfinite(tensor).all()):
+        raise CheckpointError(f"{name} holds infinite or NaN values; expected finite numbers: train again")

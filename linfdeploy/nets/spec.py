@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from linfdeploy.errors import CheckpointError
+from linfdeploy.errors import CheckpointError, brief
 
 __all__ = ["MAX_UNITS", "LinfDistSpec", "NetSpec"]
 
 MAX_UNITS = 2**24
 """The most inputs or outputs a layer may claim; beyond it a file is taken for hostile."""
+
+# The net holds mean and std in float32, where a larger number is infinite and a smaller std zero.
+LARGEST = (2 - 2**-23) * 2.0**127
+SMALLEST_STD = 2.0**-126
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,10 @@ class NetSpec:
             std=_number(fields["std"], "std"),
             layers=layers,
         )
-        if fields["classes"] != spec.classes:
+        if type(fields["classes"]) is not int or fields["classes"] != spec.classes:
             raise CheckpointError(
-                f"the spec claims {fields['classes']} classes but its last layer has {spec.classes} outputs; "
-                "expected the same number"
+                f"the spec claims {brief(fields['classes'])} classes but its last layer has "
+                f"{spec.classes} outputs; expected the same number"
             )
         return spec
 
@@ -109,11 +113,13 @@ class NetSpec:
 
 def _check_input(shape: tuple[int, int, int], mean: tuple[float, ...], std: float) -> None:
     if len(shape) != 3 or min(shape) < 1:
-        raise CheckpointError(f"input shape is {shape}; expected three positive sizes (C, H, W)")
-    if len(mean) != shape[0] or not all(math.isfinite(value) for value in mean):
-        raise CheckpointError(f"mean is {mean}; expected {shape[0]} finite numbers, one per channel")
-    if not (math.isfinite(std) and std > 0):
-        raise CheckpointError(f"std is {std}; expected one finite positive number")
+        raise CheckpointError(f"input shape is {brief(shape)}; expected three positive sizes (C, H, W)")
+    if len(mean) != shape[0] or not all(abs(value) <= LARGEST for value in mean):
+        raise CheckpointError(
+            f"mean is {brief(mean)}; expected {brief(shape[0])} finite float32 numbers, one per channel"
+        )
+    if not SMALLEST_STD <= std <= LARGEST:
+        raise CheckpointError(f"std is {std}; expected one finite positive float32 number")
 
 
 def _check_layers(layers: tuple[LinfDistSpec, ...], inputs: int) -> None:
@@ -122,7 +128,7 @@ def _check_layers(layers: tuple[LinfDistSpec, ...], inputs: int) -> None:
     for index, layer in enumerate(layers):
         if layer.inputs != inputs or not 1 <= layer.outputs <= MAX_UNITS or inputs > MAX_UNITS:
             raise CheckpointError(
-                f"layer {index} claims {layer.inputs} inputs and {layer.outputs} outputs; "
+                f"layer {index} claims {brief(layer.inputs)} inputs and {brief(layer.outputs)} outputs; "
                 f"expected {inputs} inputs and between 1 and {MAX_UNITS} outputs"
             )
         inputs = layer.outputs
@@ -134,34 +140,37 @@ def _layer_from_json(index: int, data: object) -> LinfDistSpec:
     what = f"layer {index}"
     fields = _fields(data, {"type", "inputs", "outputs", "mean_shift", "bias"}, what)
     if fields["type"] != "linf_dist":
-        raise CheckpointError(f"{what} is of type {fields['type']!r}; expected 'linf_dist'")
+        raise CheckpointError(f"{what} is of type {brief(fields['type'])}; expected 'linf_dist'")
     for name, kind in (("inputs", int), ("outputs", int), ("mean_shift", bool), ("bias", bool)):
         if type(fields[name]) is not kind:
-            raise CheckpointError(f"{what}: {name} is {fields[name]!r}; expected {kind.__name__}")
+            raise CheckpointError(f"{what}: {name} is {brief(fields[name])}; expected {kind.__name__}")
     return LinfDistSpec(fields["inputs"], fields["outputs"], fields["mean_shift"], fields["bias"])
 
 
 def _fields(data: object, expected: set[str], what: str) -> Mapping[str, Any]:
     if not isinstance(data, Mapping) or set(data) != expected:
-        found = sorted(map(str, data)) if isinstance(data, Mapping) else type(data).__name__
+        found = brief(list(data)) if isinstance(data, Mapping) else type(data).__name__
         raise CheckpointError(f"{what} is {found}; expected the fields {sorted(expected)}")
     return data
 
 
 def _sequence(fields: Mapping[str, Any], name: str) -> list[Any]:
     if not isinstance(fields[name], list | tuple):
-        raise CheckpointError(f"{name} is {fields[name]!r}; expected a list")
+        raise CheckpointError(f"{name} is {brief(fields[name])}; expected a list")
     return list(fields[name])
 
 
 def _shape(fields: Mapping[str, Any]) -> tuple[int, int, int]:
     values = _sequence(fields, "input_shape")
     if len(values) != 3 or any(type(value) is not int for value in values):
-        raise CheckpointError(f"input shape is {values}; expected three positive sizes (C, H, W)")
+        raise CheckpointError(f"input shape is {brief(values)}; expected three positive sizes (C, H, W)")
     return values[0], values[1], values[2]
 
 
 def _number(value: object, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise CheckpointError(f"{name} holds {value!r}; expected a number")
-    return float(value)
+        raise CheckpointError(f"{name} holds {brief(value)}; expected a number")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf

@@ -7,8 +7,6 @@ any other inlines the function. Both round the same values in the same places.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx
 from onnx import FunctionProto, NodeProto, TensorProto, helper
 
@@ -54,14 +52,15 @@ def function(opset: int) -> FunctionProto:
 def standard_nodes(x: str, w: str, b: str, y: str, name: str) -> list[NodeProto]:
     """Returns the op as standard nodes: a Scan over W's rows, a Transpose and the bias.
 
-    The Scan keeps memory at O(N I), where broadcasting X - W would need O(N O I).
+    The Scan keeps memory at O(N I), where broadcasting X - W would need O(N O I). The bias rides along as its
+    state, untouched: TensorRT's parser refuses a Scan without one, and a larger state would cost a copy a row.
     """
-    rows, columns = f"{name}.rows", f"{name}.distances"
-    scan = helper.make_node("Scan", [w], [rows], name=f"{name}.scan", num_scan_inputs=1, body=_row_body(x, name))
+    rows, columns, bias = f"{name}.rows", f"{name}.distances", f"{name}.bias_after"
+    body = _row_body(x, name)
     return [
-        scan,
+        helper.make_node("Scan", [b, w], [bias, rows], name=f"{name}.scan", num_scan_inputs=1, body=body),
         helper.make_node("Transpose", [rows], [columns], name=f"{name}.transpose", perm=[1, 0]),
-        helper.make_node("Add", [columns, b], [y], name=f"{name}.add"),
+        helper.make_node("Add", [columns, bias], [y], name=f"{name}.add"),
     ]
 
 
@@ -90,20 +89,17 @@ def register_schema() -> None:
 
 def _row_body(x: str, name: str) -> onnx.GraphProto:
     """Returns the Scan's body: the distance of every X, taken from outside, to one row of W."""
-    row, difference, magnitude, distance = (
-        f"{name}.{part}" for part in ("row", "difference", "magnitude", "distance")
-    )
+    names = ("bias_in", "row", "bias_out", "difference", "magnitude", "distance")
+    bias_in, row, bias_out, difference, magnitude, distance = (f"{name}.{part}" for part in names)
     axes = helper.make_tensor(f"{name}.axes", TensorProto.INT64, [1], [1])
-    nodes: Sequence[NodeProto] = [
+    nodes = [
+        helper.make_node("Identity", [bias_in], [bias_out], name=f"{name}.carry"),
         helper.make_node("Sub", [x, row], [difference], name=f"{name}.sub"),
         helper.make_node("Abs", [difference], [magnitude], name=f"{name}.abs"),
         helper.make_node("ReduceMax", [magnitude, axes.name], [distance], name=f"{name}.max", keepdims=0),
     ]
     # The element type is left open: a function serves float32 and float16.
-    return helper.make_graph(
-        list(nodes),
-        f"{name}.row",
-        [onnx.ValueInfoProto(name=row)],
-        [onnx.ValueInfoProto(name=distance)],
-        [axes],
+    inputs, outputs = (
+        [onnx.ValueInfoProto(name=n) for n in pair] for pair in ((bias_in, row), (bias_out, distance))
     )
+    return helper.make_graph(nodes, f"{name}.row", inputs, outputs, [axes])

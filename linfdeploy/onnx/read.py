@@ -29,12 +29,12 @@ MAX_BYTES = 2**31
 """ONNX's own limit for one protobuf file."""
 
 BODY_OPS = {
-    *("Clip", "Concat", "Constant", "Div", "Gather", "Identity", "Max", "Min", "Mul", "Pad", "ReduceMin", "Shape"),
-    *("Slice", "Squeeze", "Unsqueeze"),
+    *("Clip", "Concat", "Constant", "Div", "Gather", "Max", "Min", "Mul", "Pad", "ReduceMin", "Shape", "Slice"),
+    *("Squeeze", "Unsqueeze"),
 }
 """Harmless ops that we never write: a function body that has them is read, so that its fault can be named."""
 
-NET_OPS = {"Abs", "Add", "Cast", "Flatten", "Neg", "ReduceMax", "Scan", "Sub", "Transpose"}
+NET_OPS = {"Abs", "Add", "Cast", "Flatten", "Identity", "Neg", "ReduceMax", "Scan", "Sub", "Transpose"}
 RADIUS_OPS = {"ArgMax", "Mul", "Relu", "Reshape", "Split", "Sub", "TopK"}
 MAX_GRID = 23
 
@@ -156,11 +156,10 @@ def _net(graph: GraphProto, form: Form, folder: Path, claimed_grid: str | None) 
 def _layer_names(graph: GraphProto, form: Form) -> list[tuple[str, str]]:
     """Returns the names of each layer's weight and bias."""
     if form == "standard":
-        weights = [node.input[0] for node in graph.node if node.op_type == "Scan" and node.input]
-        biases = [node.input[1] for node in graph.node if node.op_type == "Add" and len(node.input) == 2]
-        if len(weights) != len(biases):
-            raise GraphError(f"has {len(weights)} distances and {len(biases)} biases; expected as many")
-        names = list(zip(weights, biases, strict=True))
+        nodes = [node for node in graph.node if node.op_type == "Scan"]
+        if any(len(node.input) != 2 for node in nodes):
+            raise GraphError("a Scan has not two inputs; expected a bias and W")
+        names = [(node.input[1], node.input[0]) for node in nodes]
     else:
         nodes = [node for node in graph.node if node.domain == linf_dist.DOMAIN]
         if any(len(node.input) != 3 for node in nodes):

@@ -176,7 +176,7 @@ def _curve(report: AuditReport) -> Figure:
     return Figure(
         "Certified accuracy over eps",
         _CURVE_VOID if report.violations else _CURVE_HOLDS,
-        plots.certified_over_eps(report.curve, float(words.radius(report)), robust),
+        plots.certified_over_eps(report.curve, float(report.eps.levels), robust),
         "No certificate applies to this engine.",
         tuple(legend),
     )
@@ -187,7 +187,7 @@ def _margins(report: AuditReport) -> Figure:
         "Margins",
         "The engine's lead of the right class over the next. Right of the mark it exceeds 2 eps: more than any "
         "change within eps can take from a 1-Lipschitz net.",
-        plots.margins(report.rows, 2 * float(words.radius(report))),
+        plots.margins(report.rows, 2 * float(report.eps.levels)),
         "No margin is a finite number.",
         (("right", "right answer"), ("wrong-answer", "wrong answer")),
     )

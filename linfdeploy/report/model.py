@@ -94,7 +94,7 @@ class Certified:
     """Fractions of samples that are correct and certified.
 
     `exact`, `interval` and `delta` are about the engine; `reference` (interval) and `reference_margin` about the
-    checkpoint before deployment.
+    checkpoint before deployment; `same_set`: do intervals certify the very same samples before and after?
     """
 
     exact: float | None
@@ -102,6 +102,7 @@ class Certified:
     delta: float | None
     reference: float | None
     reference_margin: float | None
+    same_set: bool | None = None
 
 
 @dataclass(frozen=True)

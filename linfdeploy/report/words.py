@@ -20,7 +20,6 @@ __all__ = [
     "decimal",
     "percent",
     "plural",
-    "radius",
     "sentence",
     "strongest",
 ]
@@ -99,11 +98,6 @@ def plural(count: int, noun: str) -> str:
     ('1 pair', '2000 pairs')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def radius(report: AuditReport) -> Fraction:
-    """Returns the radius that was certified, in levels of 255: the images that reach the engine are integer."""
-    return Fraction(report.eps.levels)
 
 
 def strongest(certified: Certified) -> tuple[str, float] | None:

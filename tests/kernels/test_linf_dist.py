@@ -98,10 +98,18 @@ def test_empty(isa: str, batch: int, outputs: int) -> None:
     assert [end.shape for end in linf_dist_bounds(x, x, w)] == [(batch, outputs)] * 2
 
 
+# Enough work for eleven threads; a kernel does not share less than 2^17 terms with another one.
+SHARED = (37, 151, 257)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 7, 64])
 def test_threads_do_not_change_bits(isa: str, threads: int) -> None:
-    x, w = _pair(threads, 13, 37, 41)
+    x, w = _pair(threads, *SHARED)
     _assert_same_bits(_threads(x, w, threads), oracles.linf_dist(x, w))
+    y, index = np.empty((37, 151), np.float32), np.empty((37, 151), np.int64)
+    _cpu.linf_dist_argmax(x, w, y, index, threads)
+    _assert_same_bits(y, oracles.linf_dist(x, w))
+    np.testing.assert_array_equal(index, np.abs(x[:, None] - w[None]).argmax(-1))
 
 
 def test_batch_and_order_do_not_change_bits(isa: str) -> None:
@@ -216,12 +224,12 @@ def test_bounds_of_a_point_are_the_forward_pass(isa: str) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_threads_do_not_change_bounds(isa: str, threads: int) -> None:
-    a, w = _pair(threads, 9, 13, 37)
+    a, w = _pair(threads, *SHARED)
     lower, upper = a - np.float32(0.5), a + np.float32(0.25)
-    y_lower, y_upper = np.empty((9, 13), np.float32), np.empty((9, 13), np.float32)
+    y_lower, y_upper = np.empty((37, 151), np.float32), np.empty((37, 151), np.float32)
     _cpu.linf_dist_bounds(lower, upper, w, y_lower, y_upper, threads)
-    _assert_same_bits(y_lower, linf_dist_bounds(lower, upper, w)[0])
-    _assert_same_bits(y_upper, linf_dist_bounds(lower, upper, w)[1])
+    for found, expected in zip((y_lower, y_upper), _bounds_by_definition(lower, upper, w), strict=True):
+        _assert_same_bits(found, expected)
 
 
 FINITE = st.one_of(

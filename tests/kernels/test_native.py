@@ -56,7 +56,6 @@ def test_nothing_leaves_the_namespace(isa: str, optimisation: str, tmp_path: Pat
     arguments: list[str | Path] = [
         *ISAS[isa],
         optimisation,
-        "-fopenmp",
         f"-DLINF_ISA={isa}",
         "-c",
         CPU / "variant.cpp",
@@ -77,23 +76,28 @@ def test_the_leak_test_sees_leaks(tmp_path: Path) -> None:
     assert sorted(_leaks(tmp_path / "leak.o", "avx2")) == ["_ZN4linf4madeILi3EEEiv", "_ZN4linf6sharedEv"]
 
 
-def test_sanitizers_find_nothing(tmp_path: Path) -> None:
-    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
-    probe = tmp_path / "probe.cpp"
-    probe.write_text("int main() {}\n")
+@pytest.fixture(params=["address,undefined", "thread"])
+def sanitize(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """The flags of a sanitizer that works here."""
+    flags = [f"-fsanitize={request.param}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-pthread"]
+    (tmp_path / "probe.cpp").write_text("int main() {}\n")
     linked = subprocess.run(
-        ["g++", *sanitize, "-fopenmp", probe, "-o", tmp_path / "probe"], capture_output=True, check=False
+        ["g++", *flags, tmp_path / "probe.cpp", "-o", tmp_path / "probe"], capture_output=True, check=False
     )
-    if linked.returncode:
-        pytest.skip("g++ has no sanitizer runtime here")
+    if linked.returncode or subprocess.run([tmp_path / "probe"], capture_output=True, check=False).returncode:
+        pytest.skip(f"g++ has no working {request.param} sanitizer here")
+    return flags
+
+
+def test_sanitizers_find_nothing(sanitize: list[str], tmp_path: Path) -> None:
     objects = []
     for isa in VARIANTS:
         objects.append(tmp_path / f"{isa}.o")
         variant: list[str | Path] = [*ISAS[isa], f"-DLINF_ISA={isa}", "-c", CPU / "variant.cpp"]
-        _compile("-O1", "-g1", "-fopenmp", *sanitize, *variant, "-o", objects[-1])
+        _compile("-O1", "-g1", *sanitize, *variant, "-o", objects[-1])
     program = tmp_path / "test_kernels"
-    sources = [Path(__file__).parent / "native" / "test_kernels.cpp", CPU / "dispatch.cpp"]
-    _compile("-O1", "-g1", "-Wall", "-Wextra", "-fopenmp", *sanitize, *sources, *objects, "-o", program)
+    sources = [Path(__file__).parent / "native" / "test_kernels.cpp", CPU / "dispatch.cpp", CPU / "parallel.cpp"]
+    _compile("-O1", "-g1", "-Wall", "-Wextra", *sanitize, *sources, *objects, "-o", program)
     done = subprocess.run([program], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "baseline: done" in done.stdout

@@ -58,7 +58,7 @@ def failing() -> AuditReport:
     """An fp16 engine with many faults, described in strings that attack the page."""
     found = (
         Violation(
-            "attack",
+            "certificate",
             "sample 17 is certified, but changing 3 pixels by 25 levels turns 4 into 9",
             17,
             "violations/attack-17.npz",

@@ -125,7 +125,7 @@ def test_every_violation_has_a_row() -> None:
 
 
 def test_many_violations_are_cut_short() -> None:
-    many = tuple(Violation("attack", f"number {index}", index) for index in range(1000))
+    many = tuple(Violation("certificate", f"number {index}", index) for index in range(1000))
     text = Walk(_page(replace(failing(), violations=many))).text
     assert "number 199 " in text
     assert "number 200 " not in text

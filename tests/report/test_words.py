@@ -76,11 +76,6 @@ def test_strongest(certified: Certified, expected: tuple[str, float] | None) -> 
     assert words.strongest(certified) == expected
 
 
-def test_only_whole_levels_count_for_integer_images() -> None:
-    assert words.radius(passing()) == 25
-    assert words.radius(failing()) == Fraction(51, 2)
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_words_are_one_line(name: str) -> None:
     report = ALL[name]()

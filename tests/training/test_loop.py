@@ -151,6 +151,17 @@ class TestTrain:
         assert set(provenance["versions"]) == {"linfdeploy", "torch", "numpy", "python"}
         assert checkpoint.net.spec.input_shape == (1, 5, 5)
 
+    @pytest.mark.parametrize(("limit", "expected"), [(2**23, 1), (0, 2)])
+    def test_a_small_net_is_trained_on_one_thread(
+        self, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, expected: int
+    ) -> None:
+        monkeypatch.setattr("linfdeploy.training.loop.SMALL_STEP", limit)
+        torch.set_num_threads(2)
+        seen: list[int] = []
+        train(recipe, tmp_path / "ckpt.pt", report=lambda _: seen.append(torch.get_num_threads()))
+        assert set(seen) == {expected}
+        assert torch.get_num_threads() == 2
+
     def test_the_same_run_writes_the_same_bytes(self, recipe: Recipe, tmp_path: Path) -> None:
         for name in ("a", "b"):
             train(recipe, tmp_path / name / "ckpt.pt")

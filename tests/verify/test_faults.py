@@ -160,9 +160,10 @@ def slice_in_body(model: ModelProto) -> None:
     nodes += [helper.make_node("Slice", [full, *ints], [full + ".cut"]) for full in ("X", "W")]
     kept = list(function.node)
     scan = next(node for node in kept if node.op_type == "Scan")
-    scan.input[0] = "W.cut"
-    subtract = scan.attribute[[attribute.name for attribute in scan.attribute].index("body")].g.node[0]
-    subtract.input[0] = "X.cut"
+    scan.input[list(scan.input).index("W")] = "W.cut"
+    (body,) = (attribute.g for attribute in scan.attribute if attribute.name == "body")
+    (subtract,) = (node for node in body.node if node.op_type == "Sub")
+    subtract.input[list(subtract.input).index("X")] = "X.cut"
     del function.node[:]
     function.node.extend([*nodes, *kept])
 

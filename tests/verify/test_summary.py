@@ -126,6 +126,6 @@ def test_one_violation_makes_the_verdict_fail() -> None:
 
 def test_assumptions_name_the_reach_and_the_rounding() -> None:
     words = assumptions_of(Threat("real", "0.1", parse_eps("0.1")), "per-op")
-    assert "at most 26 of 255 levels" in words["threat"]
+    assert "at most 26 of 255 levels" in words["Attacker"]
     assert "(per-op)" in words["interval"]
     assert "(none matched)" in assumptions_of(Threat("pixels", "0.1", parse_eps("0.1")), None)["interval"]

@@ -4,7 +4,7 @@
 // variant.
 //
 // Shapes, all row-major float32: x, lower, upper (batch, inputs); w (outputs, inputs); everything named y or
-// grad_y (batch, outputs). `threads` caps the OpenMP threads; no result depends on it.
+// grad_y (batch, outputs). `threads` caps the threads; no result depends on it.
 #pragma once
 
 #include <cstdint>

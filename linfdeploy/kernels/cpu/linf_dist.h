@@ -3,7 +3,9 @@
 // CPU kernels of linf/linf_dist.h: lanes run along the inputs, four outputs share each load of x.
 #pragma once
 
-#include "kernels.h"
+#include "vector.h"
+
+// The definition is written in terms of Vec.
 #include "linf/linf_dist.h"
 
 namespace linf {
@@ -24,8 +26,7 @@ inline void linf_dist_rows(int64_t inputs, const float* x, const float* w, float
 }
 
 inline void linf_dist(Sizes n, const float* x, const float* w, float* y) {
-#pragma omp parallel for schedule(static) num_threads(n.threads)
-  for (int64_t block = 0; block < (n.outputs + kRows - 1) / kRows; ++block) {
+  parallel((n.outputs + kRows - 1) / kRows, n, [=](int64_t block) {
     const int64_t o = block * kRows;
     for (int64_t b = 0; b < n.batch; ++b) {
       const float* row = x + b * n.inputs;
@@ -37,7 +38,7 @@ inline void linf_dist(Sizes n, const float* x, const float* w, float* y) {
           linf_dist_rows<1>(n.inputs, row, w + (o + r) * n.inputs, out + r);
       }
     }
-  }
+  });
 }
 
 // The lowest index whose distance equals `best`; 0 when none does, as for NaN.
@@ -51,10 +52,10 @@ inline int64_t first_at(int64_t inputs, const float* x, const float* w, float be
 
 inline void linf_dist_argmax(Sizes n, const float* x, const float* w, float* y, int64_t* index) {
   linf_dist(n, x, w, y);
-#pragma omp parallel for schedule(static) num_threads(n.threads)
-  for (int64_t b = 0; b < n.batch; ++b)
+  parallel(n.batch, n, [=](int64_t b) {
     for (int64_t o = 0; o < n.outputs; ++o)
       index[b * n.outputs + o] = first_at(n.inputs, x + b * n.inputs, w + o * n.inputs, y[b * n.outputs + o]);
+  });
 }
 
 inline void linf_dist_backward(Sizes n, const float* x, const float* w, const int64_t* index,
@@ -74,8 +75,7 @@ inline void linf_dist_backward(Sizes n, const float* x, const float* w, const in
 
 inline void linf_dist_bounds(Sizes n, const float* lower, const float* upper, const float* w, float* y_lower,
                              float* y_upper) {
-#pragma omp parallel for schedule(static) num_threads(n.threads)
-  for (int64_t o = 0; o < n.outputs; ++o) {
+  parallel(n.outputs, n, [=](int64_t o) {
     for (int64_t b = 0; b < n.batch; ++b) {
       Vec least = zero(), most = zero();
       for_each_group(n.inputs, [&](int64_t i, auto load_group, auto) {
@@ -88,7 +88,7 @@ inline void linf_dist_bounds(Sizes n, const float* lower, const float* upper, co
       y_lower[b * n.outputs + o] = reduce_max(least);
       y_upper[b * n.outputs + o] = reduce_max(most);
     }
-  }
+  });
 }
 
 }  // namespace LINF_ISA

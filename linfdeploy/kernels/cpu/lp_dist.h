@@ -5,8 +5,10 @@
 
 #include <cmath>
 
-#include "kernels.h"
-#include "linf/linf_dist.h"
+#include "linf_dist.h"
+#include "vector.h"
+
+// The definition is written in terms of Vec.
 #include "linf/lp_dist.h"
 
 namespace linf {
@@ -29,11 +31,11 @@ inline float lp_dist_one(int64_t inputs, const float* x, const float* w, float p
 
 inline void lp_dist(Sizes n, const float* x, const float* w, float p, float* y) {
   linf_dist(n, x, w, y);
-#pragma omp parallel for schedule(static) num_threads(n.threads)
-  for (int64_t o = 0; o < n.outputs; ++o)
+  parallel(n.outputs, n, [=](int64_t o) {
     for (int64_t b = 0; b < n.batch; ++b)
       y[b * n.outputs + o] =
           lp_dist_one(n.inputs, x + b * n.inputs, w + o * n.inputs, p, y[b * n.outputs + o]);
+  });
 }
 
 // Adds g sgn(x - w) (|x - w| / y)^(p-1) to one row of grad_x and subtracts it from one row of grad_w.
@@ -56,15 +58,14 @@ inline void lp_dist_backward(Sizes n, const float* x, const float* w, float p, c
   const int64_t x_size = n.batch * n.inputs;
   fill_zero(scratch, kGradBlocks * x_size);
   fill_zero(grad_w, n.outputs * n.inputs);
-#pragma omp parallel for schedule(dynamic) num_threads(n.threads)
-  for (int64_t block = 0; block < kGradBlocks; ++block) {
+  parallel(kGradBlocks, n, [=](int64_t block) {
     const int64_t begin = block * n.outputs / kGradBlocks, end = (block + 1) * n.outputs / kGradBlocks;
     for (int64_t b = 0; b < n.batch; ++b)
       for (int64_t o = begin; o < end; ++o)
         add_gradient(n.inputs, x + b * n.inputs, w + o * n.inputs, p, y[b * n.outputs + o],
                      grad_y[b * n.outputs + o], scratch + block * x_size + b * n.inputs,
                      grad_w + o * n.inputs);
-  }
+  });
   for (int64_t i = 0; i < x_size; ++i) {
     float total = scratch[i];
     for (int64_t block = 1; block < kGradBlocks; ++block) total += scratch[block * x_size + i];

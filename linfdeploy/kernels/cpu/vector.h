@@ -10,6 +10,9 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels.h"
+#include "parallel.h"
+
 namespace linf {
 namespace LINF_ISA {
 
@@ -66,6 +69,18 @@ inline float reduce_sum(Vec v) {
 // An empty array may be a null pointer, which memset must not be given.
 inline void fill_zero(float* p, int64_t size) {
   if (size > 0) std::memset(p, 0, static_cast<size_t>(size) * sizeof(float));
+}
+
+// Calls body(block) once for every block, from up to `threads` threads, unless the work is too little to
+// share.
+constexpr int64_t kTermsWorthAThread = 1 << 17;
+
+template <typename Body>
+inline void parallel(int64_t blocks, Sizes n, Body body) {
+  const int64_t worthwhile = n.batch * n.inputs * n.outputs / kTermsWorthAThread + 1;
+  parallel_for(
+      blocks, worthwhile < n.threads ? static_cast<int>(worthwhile) : n.threads,
+      [](void* context, int64_t block) { (*static_cast<Body*>(context))(block); }, &body);
 }
 
 // Calls visit(offset, load, store) for every group of lanes of a row, the last one padded with zeros.

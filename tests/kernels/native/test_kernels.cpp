@@ -2,7 +2,7 @@
 //
 // Runs every kernel of every variant this machine has, at odd sizes, against scalar loops in double
 // precision. Built with sanitizers by test_native.py: arrays lie in heap blocks of exactly their size, so one
-// float too far is an error. Exits with 0 when all agree.
+// float too far is an error. The last case is large enough for several threads. Exits with 0 when all agree.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -86,14 +86,15 @@ void expect_gradient(const Floats& found, const std::vector<double>& expected, c
   expect(same, isa, what, n);
 }
 
-// Gradient of sum(grad_y * y) when dy/dx_i is slope(b, o, i).
+// Gradient of sum(grad_y * y) when dy/dx_i is slope(b, o)(i).
 template <typename Slope>
 void expect_gradients(const Case& c, const Floats& grad_x, const Floats& grad_w, const char* isa,
                       const char* what, Slope slope) {
   std::vector<double> x(grad_x.size), w(grad_w.size);
   c.each_output([&](int64_t b, int64_t o, int64_t at) {
+    const auto slope_at = slope(b, o);
     for (int64_t i = 0; i < c.n.inputs; ++i) {
-      const double term = c.grad_y[at] * slope(b, o, i);
+      const double term = c.grad_y[at] * slope_at(i);
       x[b * c.n.inputs + i] += term;
       w[o * c.n.inputs + i] -= term;
     }
@@ -114,9 +115,10 @@ void check_linf(const linf::Kernels& k, const Case& c) {
     expect(y[at] == std::abs(c.difference(b, o, i)) && y[at] == same_y[at], k.isa, "linf_dist", c.n);
     expect(index[at] == i, k.isa, "linf_dist_argmax", c.n);
   });
-  expect_gradients(c, grad_x, grad_w, k.isa, "linf_dist_backward", [&](int64_t b, int64_t o, int64_t i) {
-    if (i != c.farthest(b, o)) return 0.0;
-    return c.difference(b, o, i) < 0 ? -1.0 : 1.0;
+  expect_gradients(c, grad_x, grad_w, k.isa, "linf_dist_backward", [&](int64_t b, int64_t o) {
+    const int64_t farthest = c.farthest(b, o);
+    const double sign = c.difference(b, o, farthest) < 0 ? -1.0 : 1.0;
+    return [=](int64_t i) { return i == farthest ? sign : 0.0; };
   });
 }
 
@@ -146,19 +148,21 @@ void check_lp(const linf::Kernels& k, const Case& c, float p) {
     const double expected = c.lp(b, o, p);
     expect(near(y[at], expected, expected), k.isa, "lp_dist", c.n);
   });
-  expect_gradients(c, grad_x, grad_w, k.isa, "lp_dist_backward", [&](int64_t b, int64_t o, int64_t i) {
-    const double d = c.difference(b, o, i);
-    if (d == 0) return 0.0;
-    return std::copysign(std::pow(std::abs(d) / c.lp(b, o, p), p - 1.0), d);
+  expect_gradients(c, grad_x, grad_w, k.isa, "lp_dist_backward", [&](int64_t b, int64_t o) {
+    const double distance = c.lp(b, o, p);
+    return [&c, b, o, p, distance](int64_t i) {
+      const double d = c.difference(b, o, i);
+      return d == 0 ? 0.0 : std::copysign(std::pow(std::abs(d) / distance, p - 1.0), d);
+    };
   });
 }
 
 void check(const linf::Kernels& k) {
   std::mt19937 random(1);
-  const linf::Sizes all_sizes[] = {{1, 1, 1, 1},   {2, 15, 3, 2},  {3, 16, 4, 1}, {2, 17, 5, 3},
-                                   {5, 31, 9, 2},  {1, 33, 1, 2},  {7, 2, 19, 4}, {4, 47, 7, 2},
-                                   {3, 64, 13, 1}, {2, 65, 33, 2}, {0, 17, 5, 2}, {3, 17, 0, 2},
-                                   {0, 1, 0, 1},   {33, 3, 2, 16}};
+  const linf::Sizes all_sizes[] = {{1, 1, 1, 1},   {2, 15, 3, 2},  {3, 16, 4, 1},    {2, 17, 5, 3},
+                                   {5, 31, 9, 2},  {1, 33, 1, 2},  {7, 2, 19, 4},    {4, 47, 7, 2},
+                                   {3, 64, 13, 1}, {2, 65, 33, 2}, {0, 17, 5, 2},    {3, 17, 0, 2},
+                                   {0, 1, 0, 1},   {33, 3, 2, 16}, {19, 257, 131, 4}};
   for (const linf::Sizes n : all_sizes) {
     const Case c(n, random);
     check_linf(k, c);
