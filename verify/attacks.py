@@ -54,8 +54,8 @@ class Attempt:
     Attributes:
         name: Which run.
         images: (N, C, H, W) uint8, one for each attacked image, inside the threat's box.
-        robust_by_step: Share of images that the twin still classified correctly after each step; empty for
-            targeted runs.
+        robust_by_step: Share of all images that are right and that the twin still gave their label after each
+            step; empty for targeted runs.
     """
 
     name: str
@@ -80,7 +80,13 @@ class Twin:
 
 
 def run_attack(
-    net: PixelNet, images: Images, labels: npt.NDArray[np.int64], levels: int, plan: AttackPlan, seed: int
+    net: PixelNet,
+    images: Images,
+    labels: npt.NDArray[np.int64],
+    right: npt.NDArray[np.bool_],
+    levels: int,
+    plan: AttackPlan,
+    seed: int,
 ) -> Iterator[Attempt]:
     """Yields adversarial candidates, one attempt at a time.
 
@@ -88,6 +94,7 @@ def run_attack(
         net: The deployed net.
         images: (N, C, H, W) uint8.
         labels: (N,) the labels to get away from.
+        right: (N,) whether they are the true ones; all are attacked, only these count as robust.
         levels: The threat, in pixels.
         plan: How hard to attack.
         seed: Of the random starts.
@@ -96,7 +103,7 @@ def run_attack(
     centre = torch.from_numpy(images.reshape(len(images), -1).astype(np.float32))
     truth = torch.from_numpy(labels)
     search = _Search(twin, centre, levels, generator)
-    adversarial, robust = search.untargeted(truth, plan.steps)
+    adversarial, robust = search.untargeted(truth, torch.from_numpy(right), plan.steps)
     yield Attempt(f"PGD-{plan.steps}", _to_images(adversarial, images), robust)
     others = _strongest_others(twin.logits(centre), truth)[:, : plan.targets]
     for rank in range(others.shape[1]):
@@ -113,7 +120,9 @@ class _Search:
     levels: int
     generator: torch.Generator
 
-    def untargeted(self, labels: torch.Tensor, steps: int) -> tuple[torch.Tensor, tuple[float, ...]]:
+    def untargeted(
+        self, labels: torch.Tensor, right: torch.Tensor, steps: int
+    ) -> tuple[torch.Tensor, tuple[float, ...]]:
         """Runs the papers' PGD; returns the last points and the share of robust images after each step."""
         x, robust = self._start(), []
 
@@ -123,7 +132,8 @@ class _Search:
 
         for _ in range(steps):
             x = self._step(x, self.levels / 4, math.inf, loss)
-            robust.append(float((self.twin.logits(x.round()).argmax(1) == labels).float().mean()))
+            stands = (self.twin.logits(x.round()).argmax(1) == labels) & right
+            robust.append(float(stands.float().mean()))
         return x, tuple(robust)
 
     def targeted(self, labels: torch.Tensor, targets: torch.Tensor, steps: int) -> torch.Tensor:

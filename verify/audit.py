@@ -141,14 +141,15 @@ def _attack(subject: Subject, data: TestSet, options: AuditOptions, contest: _Co
     plan = ATTACKS[options.attack]
     reference = _ReferenceContest(subject, data)
     robust_by_step: tuple[float, ...] = ()
-    arguments = subject.opened.graph.net, data.images, contest.labels, options.threat.levels, plan, options.seed
-    for attempt in run_attack(*arguments):
+    net, right = subject.opened.graph.net, contest.labels == data.labels
+    attack = run_attack(net, data.images, contest.labels, right, options.threat.levels, plan, options.seed)
+    for attempt in attack:
         contest.progress(f"attack: {attempt.name}")
         logits = contest.falls.add(attempt)
         contest.lipschitz.add(data.images, contest.logits, attempt.images, logits)
         reference.add(attempt)
         robust_by_step = attempt.robust_by_step or robust_by_step
-    standing = (contest.labels == data.labels) & ~contest.falls.fallen
+    standing = right & ~contest.falls.fallen
     return _attack_facts(options.attack, plan, float(standing.mean()), reference.robust_accuracy(), robust_by_step)
 
 

@@ -22,7 +22,8 @@ import numpy.typing as npt
 
 from linfdeploy.engines.base import Images, Logits
 from linfdeploy.engines.reference import ReferenceEngine, Rounding
-from linfdeploy.onnx.passes.ranges import rounding_error, value_ranges
+from linfdeploy.errors import ExportError
+from linfdeploy.onnx.passes.ranges import check_finite, rounding_error, value_ranges
 from linfdeploy.onnx.pixel_net import PixelNet
 from linfdeploy.verify.threat import box_of
 
@@ -66,6 +67,8 @@ class Certifier:
         self.delta = rounding_error(net, value_ranges(net))
         self.evaluator = None if rounding is None else ReferenceEngine(net, rounding)
         self._exact = net.precision == "exact"
+        # Where a value may overflow, no bound on rounding errors holds.
+        self._bounded = not _may_overflow(net)
         self._images = images
         self._margins = exact_margins(logits)
 
@@ -74,7 +77,7 @@ class Certifier:
         return CertifiedFlags(
             exact=certified_by_margin(self._margins, levels, Fraction(0)) if self._exact else None,
             interval=self._interval(levels),
-            delta=certified_by_margin(self._margins, levels, self.delta),
+            delta=certified_by_margin(self._margins, levels, self.delta) & self._bounded,
         )
 
     def _interval(self, levels: int) -> Flags | None:
@@ -83,9 +86,21 @@ class Certifier:
         return certified_by_interval(self.evaluator, self._images, self.labels, levels)
 
 
+def _may_overflow(net: PixelNet) -> bool:
+    try:
+        check_finite(net)
+    except ExportError:
+        return True
+    return False
+
+
 def exact_margins(logits: Logits) -> list[Fraction]:
-    """Returns, for each row, the largest logit minus the second largest, as an exact rational."""
-    top = np.sort(logits, axis=1)[:, -2:].tolist()
+    """Returns, for each row, the largest logit minus the second largest, as an exact rational.
+
+    A row with a logit that is not finite has no largest one that could be trusted: its margin is 0, a tie.
+    """
+    finite = np.isfinite(logits).all(1, keepdims=True)
+    top = np.sort(np.where(finite, logits, np.float32(0)), axis=1)[:, -2:].tolist()
     return [Fraction(first) - Fraction(second) for second, first in top]
 
 
@@ -125,6 +140,8 @@ def separated(lower: Logits, upper: Logits, labels: npt.NDArray[np.int64], slack
     others = upper.copy()
     others[rows, labels] = -np.inf
     # The difference of two float32 is rounded in float64, by far less than any slack that is not zero.
-    gap = lower[rows, labels].astype(np.float64) - others.max(1)
+    with np.errstate(invalid="ignore"):
+        # Two infinite ends give NaN, which separates nothing.
+        gap = lower[rows, labels].astype(np.float64) - others.max(1)
     flags: Flags = gap > slack
     return flags

@@ -9,6 +9,7 @@ import numpy as np
 
 from linfdeploy.engines.base import Images, Logits
 from linfdeploy.engines.reference import ReferenceEngine, roundings_of
+from linfdeploy.kernels import linf_dist
 from linfdeploy.onnx.pixel_net import PixelLayer, PixelNet
 
 __all__ = ["diagnose"]
@@ -24,13 +25,20 @@ def diagnose(net: PixelNet, images: Images, found: Logits, expected: Logits) -> 
         expected: (N, K) the bit-exact evaluator's logits.
     """
     return (
-        _swapped_classes(found, expected)
+        _not_finite(found)
+        or _swapped_classes(found, expected)
         or _wrong_rows(found, expected)
         or _bias_offset(found, expected)
         or _half_precision(net, images, found)
         or _dropped_column(net, images, found)
         or "no known fault explains it"
     )
+
+
+def _not_finite(found: Logits) -> str | None:
+    if np.isfinite(found).all():
+        return None
+    return f"{(~np.isfinite(found)).sum()} logits are infinite or NaN"
 
 
 def _swapped_classes(found: Logits, expected: Logits) -> str | None:
@@ -72,19 +80,22 @@ def _half_precision(net: PixelNet, images: Images, found: Logits) -> str | None:
 
 
 def _dropped_column(net: PixelNet, images: Images, found: Logits) -> str | None:
-    """Tries each layer with its last input column left out."""
-    for index, layer in enumerate(net.layers):
-        if layer.weight.shape[1] > 1 and np.array_equal(_without_column(net, index, images), found):
+    """Tries each layer, and then all of them at once, with the last input column left out."""
+    wide = {index for index, layer in enumerate(net.layers) if layer.weight.shape[1] > 1}
+    for index in wide:
+        if np.array_equal(_without_column(net, {index}, images), found):
             return f"the last input column of layer {index} is dropped"
+    if len(wide) == len(net.layers) and np.array_equal(_without_column(net, wide, images), found):
+        return "the last input column of every layer is dropped"
     return None
 
 
-def _without_column(net: PixelNet, index: int, images: Images) -> Logits:
-    """Evaluates the net with one layer's last weight column equal to its own input, so that it never counts."""
+def _without_column(net: PixelNet, dropped: set[int], images: Images) -> Logits:
+    """Evaluates the net, per-op, without the last input of some layers."""
     x = images.reshape(len(images), -1).astype(np.float32)
-    for position, layer in enumerate(net.layers):
+    for index, layer in enumerate(net.layers):
         weight, bias = layer.weight.astype(np.float32), layer.bias.astype(np.float32)
-        kept = slice(None, -1) if position == index else slice(None)
-        distances = [np.abs(x[:, None, kept] - block[None, :, kept]).max(2) for block in np.array_split(weight, 8)]
-        x = np.concatenate(distances, axis=1) + bias
+        kept = slice(None, -1) if index in dropped else slice(None)
+        x = linf_dist(x[:, kept], weight[:, kept]).astype(net.format) + bias.astype(net.format)
+        x = x.astype(np.float32)
     return -x

@@ -53,7 +53,7 @@ def _weight_difference(index: int, found: Array, expected: Array) -> Violation:
     rows, columns = np.nonzero(differs)
     if len(rows) == 1:
         return _single(index, found, expected, int(rows[0]), int(columns[0]))
-    if found.shape[0] == found.shape[1] and _bits(found.T) == _bits(expected):
+    if _bits(found) == _bits(expected.T):
         return Violation("weights", f"layer {index}'s weights are transposed")
     if len(set(columns.tolist())) == 1:
         detail = f"input column {columns[0]} of layer {index} is replaced in {len(rows)} rows"

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What attacks achieve on the engine itself, and which certificates they contradict.
 
-Every adversarial image is run on the engine. A certified sample whose label changes is a violation, and so is a
-logit outside the interval that certificate I proved for the sample's box: each query is a free soundness test.
+Every adversarial image is run on the engine. A certified sample whose label changes is a violation, so is a logit
+outside the interval that certificate I proved for the sample's box, and so is one that differs from the evaluator
+which matched the engine on every probe: each query is a free soundness test.
 """
 
 from __future__ import annotations
@@ -40,10 +41,12 @@ class Falls:
         self._images = images
         self._labels = certifier.labels
         self._flags = flags
-        box = box_of(images, levels)
-        self._bounds = certifier.evaluator.bounds(*box) if certifier.evaluator else None
+        self._evaluator = certifier.evaluator
+        self._bounds = self._evaluator.bounds(*box_of(images, levels)) if self._evaluator else None
         self.fallen: Flags = np.zeros(len(images), bool)
         self._adversarial = images.copy()
+        self._strays = images.copy()
+        self._differs: Flags = np.zeros(len(images), bool)
         self._outside: Flags = np.zeros(len(images), bool)
 
     def add(self, attempt: Attempt) -> Logits:
@@ -53,10 +56,14 @@ class Falls:
         first = changed & ~self.fallen
         self._adversarial[first] = attempt.images[first]
         self.fallen |= changed
-        if self._bounds is not None:
+        if self._evaluator is not None and self._bounds is not None:
+            differs = (logits != run_batched(self._evaluator, attempt.images)).any(1) & ~self._outside
+            self._strays[differs] = attempt.images[differs]
+            self._differs |= differs
             lower, upper = self._bounds
-            outside = ((logits < lower) | (logits > upper)).any(1)
-            self._adversarial[outside] = attempt.images[outside]
+            # Written so that NaN is outside.
+            outside = ~((logits >= lower) & (logits <= upper)).all(1)
+            self._strays[outside] = attempt.images[outside]
             self._outside |= outside
         return logits
 
@@ -66,27 +73,30 @@ class Falls:
         for name in ("exact", "interval", "delta"):
             flags: Flags | None = getattr(self._flags, name)
             if flags is not None:
-                found += self._listed(
-                    f"certificate {name}", flags & self.fallen, "certified, yet its label changes"
-                )
-        return [*found, *self._listed("containment", self._outside, "a logit leaves its proven interval")]
+                detail = f"certified by '{name}', yet its label changes"
+                found += _listed("certificate", flags & self.fallen, detail, "fall")
+        detail = "an adversarial image's logits are not the bits of the rounding that matched all probes"
+        found += _listed("conformance", self._differs, detail, "stray")
+        return [*found, *_listed("containment", self._outside, "a logit leaves its proven interval", "stray")]
 
     def evidence(self) -> Evidence:
-        """Returns the arrays to save: the adversarial images, and one file for each contradicted sample."""
+        """Returns the arrays to save: the adversarial images, and one file for each listed violation's sample."""
         fallen = np.flatnonzero(self.fallen)
         files: dict[str, Mapping[str, npt.NDArray[Any]]] = {
             "adversarial.npz": {"index": fallen, "images": self._adversarial[fallen]}
         }
-        for sample in np.flatnonzero((self._flags.any & self.fallen) | self._outside)[:MAX_LISTED].tolist():
-            images = {"image": self._images[sample], "adversarial": self._adversarial[sample]}
-            files[_file(sample)] = images
+        for violation in self.violations():
+            assert violation.sample is not None
+            assert violation.saved is not None
+            shown = self._adversarial if violation.kind == "certificate" else self._strays
+            files[violation.saved] = {
+                "image": self._images[violation.sample],
+                "adversarial": shown[violation.sample],
+            }
         return files
 
-    def _listed(self, kind: str, samples: Flags, detail: str) -> list[Violation]:
-        indices = np.flatnonzero(samples)
-        text = f"{detail} ({len(indices)} samples in all)" if len(indices) > 1 else detail
-        return [Violation(kind, text, sample, _file(sample)) for sample in indices[:MAX_LISTED].tolist()]
 
-
-def _file(sample: int) -> str:
-    return f"violation-{sample}.npz"
+def _listed(kind: str, samples: Flags, detail: str, file: str) -> list[Violation]:
+    indices = np.flatnonzero(samples)
+    text = f"{detail} ({len(indices)} samples in all)" if len(indices) > 1 else detail
+    return [Violation(kind, text, sample, f"{file}-{sample}.npz") for sample in indices[:MAX_LISTED].tolist()]

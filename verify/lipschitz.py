@@ -38,13 +38,15 @@ class LipschitzAudit:
         """Compares images (N, C, H, W) with others, row by row; equal pairs are left out."""
         moved = np.abs(images.astype(np.int16) - others.astype(np.int16)).reshape(len(images), -1).max(1)
         # Differences of float32 are exact in float64 at these magnitudes.
-        change = np.abs(logits.astype(np.float64) - other_logits.astype(np.float64)).max(1)
+        with np.errstate(invalid="ignore"):
+            change = np.abs(logits.astype(np.float64) - other_logits.astype(np.float64)).max(1)
         apart = moved > 0
         self._pairs += int(apart.sum())
         if apart.any():
-            self._max_excess = max(self._max_excess, float((change - moved)[apart].max()))
+            # numpy's maximum keeps NaN, which Python's may drop.
+            self._max_excess = float(np.maximum(self._max_excess, (change - moved)[apart].max()))
             ratios = change[apart] / moved[apart]
-            self._max_ratio = max(self._max_ratio, float(ratios.max()))
+            self._max_ratio = float(np.maximum(self._max_ratio, ratios.max()))
             self._ratios += ratios.tolist()[: KEPT_RATIOS - len(self._ratios)]
 
     def result(self) -> Lipschitz:
@@ -53,7 +55,7 @@ class LipschitzAudit:
 
     def violations(self) -> Iterable[Violation]:
         """Yields a violation when rounding does not explain the excess."""
-        if self._max_excess > self.allowed:
+        if not self._max_excess <= self.allowed:
             yield Violation(
                 "lipschitz",
                 f"two images' logits move {self._max_excess:g} pixel further than the images; "

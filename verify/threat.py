@@ -30,7 +30,7 @@ __all__ = ["Threat", "ThreatModel", "parse_eps"]
 ThreatModel: TypeAlias = Literal["pixels", "real"]
 
 # Short enough that no exact rational takes noticeable time.
-EPS_PATTERN = re.compile(r"(\d{1,12}(?:\.\d{1,12})?|\.\d{1,12})(?:/(\d{1,12})|(px))?")
+EPS_PATTERN = re.compile(r"(\d{1,12}(?:\.\d{1,12})?|\.\d{1,12})(?:/(\d{1,12})|(px))?", re.ASCII)
 
 
 @dataclass(frozen=True)

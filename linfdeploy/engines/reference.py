@@ -101,11 +101,13 @@ class ReferenceEngine(Engine):
 
     def _add(self, distance: Logits, bias: Logits, index: int) -> Logits:
         """Rounds the distance, adds the bias, rounds the sum, as the net's rounding says."""
-        if self.net.format != np.float16:
-            return distance + bias
         last, rounding = index == len(self._weights) - 1, self.rounding
-        rounded = _half(distance, rounding.last_distance if last else rounding.distance) + bias
-        return _half(rounded, rounding.last_bias if last else rounding.bias)
+        # Weights beyond the format's range are reported, not met with numpy's warnings.
+        with np.errstate(over="ignore"):
+            if self.net.format != np.float16:
+                return distance + bias
+            rounded = _half(distance, rounding.last_distance if last else rounding.distance) + bias
+            return _half(rounded, rounding.last_bias if last else rounding.bias)
 
     def label_and_radius(self, logits: Logits) -> Answers:
         """Computes the graph's outputs `label` and `radius` from logits (N, K), operation by operation."""

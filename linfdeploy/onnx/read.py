@@ -9,7 +9,7 @@ listed: a function body that drops a column does not pass for ours.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,12 @@ __all__ = ["MAX_BYTES", "DeployedGraph", "read_graph"]
 
 MAX_BYTES = 2**31
 """ONNX's own limit for one protobuf file."""
+
+BODY_OPS = {
+    *("Clip", "Concat", "Constant", "Div", "Gather", "Max", "Min", "Mul", "Pad", "ReduceMin", "Shape", "Slice"),
+    *("Squeeze", "Unsqueeze"),
+}
+"""Harmless ops that we never write: a function body that has them is read, so that its fault can be named."""
 
 NET_OPS = {"Abs", "Add", "Cast", "Flatten", "Identity", "Neg", "ReduceMax", "Scan", "Sub", "Transpose"}
 RADIUS_OPS = {"ArgMax", "Mul", "Relu", "Reshape", "Split", "Sub", "TopK"}
@@ -137,14 +143,17 @@ def _opset(model: ModelProto) -> int:
 def _check_ops(model: ModelProto, options: GraphOptions) -> None:
     allowed = {("", op) for op in NET_OPS | (RADIUS_OPS if options.radius else set())}
     allowed.add((linf_dist.DOMAIN, linf_dist.OP))
-    for node in _all_nodes(model):
-        if (node.domain, node.op_type) not in allowed:
+    in_bodies = {("", op) for op in NET_OPS | BODY_OPS}
+    known = [(node, allowed) for node in _all_nodes([model.graph])]
+    known += [(node, in_bodies) for node in _all_nodes(model.functions)]
+    for node, ops in known:
+        if (node.domain, node.op_type) not in ops:
             name = f"{node.domain or 'ai.onnx'}::{node.op_type}"
             raise GraphError(f"node {node.name!r} is the unknown op {name}; expected an l_inf-distance net")
 
 
-def _all_nodes(model: ModelProto) -> Iterator[NodeProto]:
-    pending: list[GraphProto | FunctionProto] = [model.graph, *model.functions]
+def _all_nodes(parts: Iterable[GraphProto | FunctionProto]) -> Iterator[NodeProto]:
+    pending = list(parts)
     while pending:
         for node in pending.pop().node:
             yield node

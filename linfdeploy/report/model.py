@@ -39,7 +39,7 @@ class Eps:
         text: What the user wrote, such as "0.1" or "8/255".
         fraction: Of the pixel range [0, 1], as `str(Fraction)`: "1/10".
         pixels: In levels of 255, as `str(Fraction)`: "51/2".
-        levels: Whole levels of 255, rounded down; what the threat model `pixels` allows.
+        levels: Whole levels of 255: rounded down for the threat model `pixels`, up for `real`.
     """
 
     text: str

@@ -129,7 +129,10 @@ CHECKPOINTS: dict[str, tuple[Change, str]] = {
     "no tensor": (lambda d: set_weight(d, [0.0]), "layers.0.weight is list; expected torch.float32 (7, 9)"),
     "sparse": (lambda d: set_weight(d, torch.zeros(7, 9).to_sparse()), "is not plainly stored torch.float32"),
     "meta": (lambda d: set_weight(d, torch.zeros(7, 9, device="meta")), "layers.0.weight is "),
-    "strides of 0": (lambda d: set_weight(d, torch.zeros(1, 1).expand(7, 9)), "is not plainly stored torch.float32"),
+    "strides of 0": (
+        lambda d: set_weight(d, torch.zeros(1, 1).expand(7, 9)),
+        "is not plainly stored torch.float32",
+    ),
     "missing": (lambda d: d["state_dict"].pop("layers.0.weight"), "the state lacks ['layers.0.weight']"),
     "extra": (lambda d: d["state_dict"].update(x=torch.zeros(1)), "has the unknown ['x']"),
     "format": (lambda d: d.update(format="linfdeploy.checkpoint/2"), "has format 'linfdeploy.checkpoint/2'"),

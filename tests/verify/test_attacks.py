@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attacks stay inside the box, follow the deployed net's own bits, and find what is there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from boundary_cases import Family, boundary_cases, net_of
+from pixel_nets import random_images, random_net
+
+from linfdeploy.engines.reference import ReferenceEngine
+from linfdeploy.onnx.pixel_net import Precision
+from linfdeploy.verify.attacks import ATTACKS, AttackPlan, Attempt, Twin, run_attack
+from linfdeploy.verify.threat import box_of
+
+PLAN = AttackPlan(10, 2, 15)
+
+
+def attempts(precision: Precision, levels: int, seed: int = 0, classes: int = 5) -> list[Attempt]:
+    net = random_net((12, 9, classes), precision, 1)
+    images = random_images(net, 40, 1)
+    labels = ReferenceEngine(net).run(images).argmax(1)
+    return list(run_attack(net, images, labels, labels != labels[0], levels, PLAN, seed))
+
+
+@pytest.mark.parametrize("precision", ["exact", "fp32", "fp16"])
+@pytest.mark.parametrize("levels", [1, 3, 26, 255])
+def test_images_stay_in_the_box_exactly(precision: Precision, levels: int) -> None:
+    net = random_net((12, 9, 5), precision, 1)
+    lower, upper = box_of(random_images(net, 40, 1), levels)
+    found = attempts(precision, levels)
+    assert [attempt.name for attempt in found] == [
+        "PGD-10",
+        "targeted PGD-15, class rank 2",
+        "targeted PGD-15, class rank 3",
+    ]
+    for attempt in found:
+        assert attempt.images.dtype == np.uint8
+        assert ((attempt.images >= lower) & (attempt.images <= upper)).all()
+
+
+@pytest.mark.parametrize("precision", ["exact", "fp32"])
+def test_the_twin_computes_the_evaluators_bits(precision: Precision) -> None:
+    for seed in range(5):
+        net = random_net((12, 30, 20, 5), precision, seed)
+        images = random_images(net, 100, seed)
+        twin = Twin(net).logits(torch.from_numpy(images.reshape(100, -1).astype(np.float32)))
+        assert np.array_equal(twin.numpy().view(np.uint32), ReferenceEngine(net).run(images).view(np.uint32))
+
+
+def test_the_relaxation_approaches_the_net() -> None:
+    net = random_net((12, 9, 5), "exact", 0)
+    x = torch.from_numpy(random_images(net, 20, 0).reshape(20, -1).astype(np.float32))
+    twin = Twin(net)
+    gaps = [float((twin.logits(x, p) - twin.logits(x)).abs().max()) for p in (6.0, 50.0, 1000.0)]
+    assert gaps[0] > gaps[1] > gaps[2]
+    assert gaps[2] < 2
+
+
+def test_the_same_seed_gives_the_same_images_and_another_seed_others() -> None:
+    first, again, other = attempts("exact", 8), attempts("exact", 8), attempts("exact", 8, seed=1)
+    for a, b in zip(first, again, strict=True):
+        assert np.array_equal(a.images, b.images)
+        assert a.robust_by_step == b.robust_by_step
+    assert any(not np.array_equal(a.images, b.images) for a, b in zip(first, other, strict=True))
+
+
+def test_only_the_untargeted_attack_has_a_curve_and_it_is_a_share() -> None:
+    found = attempts("exact", 1)
+    net = random_net((12, 9, 5), "exact", 1)
+    labels = ReferenceEngine(net).run(random_images(net, 40, 1)).argmax(1)
+    right = labels != labels[0]
+    assert len(found[0].robust_by_step) == PLAN.steps
+    # Images whose label is wrong to begin with are attacked, but are never counted as robust.
+    assert all(0 < share <= right.mean() < 1 for share in found[0].robust_by_step)
+    assert all(attempt.robust_by_step == () for attempt in found[1:])
+
+
+def test_two_classes_leave_one_target() -> None:
+    assert len(attempts("exact", 8, classes=2)) == 2
+
+
+def test_the_whole_pixel_range_leaves_nothing_standing() -> None:
+    net = random_net((12, 9, 5), "exact", 1)
+    images = random_images(net, 40, 1)
+    labels = ReferenceEngine(net).run(images).argmax(1)
+    fallen = np.zeros(40, bool)
+    for attempt in run_attack(net, images, labels, labels >= 0, 255, ATTACKS["standard"], 0):
+        fallen |= ReferenceEngine(net).run(attempt.images).argmax(1) != labels
+    assert fallen.mean() > 0.8
+
+
+def test_the_targeted_attack_finds_planted_counterexamples() -> None:
+    # One-layer nets whose margin is twice the radius: with half as much again, each has a counterexample.
+    cases = boundary_cases(Family("exact, one layer", "exact", 1, 12, 0, 8, 60), 3)
+    found = 0
+    for index in range(60):
+        net, levels = net_of(cases, index), int(cases.levels[index] * 1.5) + 1
+        image = cases.images[index].reshape(1, 1, 1, 12)
+        label = ReferenceEngine(net).run(image).argmax(1)
+        plan = AttackPlan(1, 2, 40)
+        _, *targeted = run_attack(net, image, label, label >= 0, levels, plan, index)
+        found += any(ReferenceEngine(net).run(attempt.images).argmax(1) != label for attempt in targeted)
+    assert found >= 45

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The audit as a whole, on engines in memory: what is right passes, what is wrong fails and is named."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from pixel_nets import faults, random_images, random_net
+
+from linfdeploy.engines.base import Answers, Engine, Images, Logits
+from linfdeploy.engines.build import OpenedEngine
+from linfdeploy.engines.reference import ReferenceEngine
+from linfdeploy.errors import DatasetError, MissingExtraError
+from linfdeploy.onnx.pixel_net import PixelNet, Precision
+from linfdeploy.onnx.read import read_graph
+from linfdeploy.onnx.write import GraphOptions, model_from_net
+from linfdeploy.report.json import report_to_json
+from linfdeploy.report.schema import load_schema
+from linfdeploy.verify.audit import AuditOptions, AuditResult, run_audit
+from linfdeploy.verify.summary import Subject, TestSet
+from linfdeploy.verify.threat import Threat, parse_eps
+
+THREAT = Threat("pixels", "12px", parse_eps("12px"))
+OPTIONS = AuditOptions(THREAT, "fast")
+SIZES = (6, 9, 5)
+
+
+def subject(net: PixelNet, engine: Engine, folder: Path) -> Subject:
+    path = folder / "model.onnx"
+    metadata = {"precision": net.precision, **({"grid": str(net.grid)} if net.grid is not None else {})}
+    path.write_bytes(model_from_net(net, GraphOptions(), metadata).SerializeToString())
+    return Subject(path, OpenedEngine(engine, read_graph(path), None, "fake"), None)
+
+
+def data_of(net: PixelNet) -> TestSet:
+    images = random_images(net, 80, 3)
+    return TestSet("noise", images, ReferenceEngine(net).run(images).argmax(1))
+
+
+def audited(net: PixelNet, engine: Engine, folder: Path, options: AuditOptions = OPTIONS) -> AuditResult:
+    result = run_audit(subject(net, engine, folder), data_of(net), options)
+    jsonschema.validate(report_to_json(result.report), dict(load_schema()))
+    return result
+
+
+@pytest.mark.parametrize("precision", ["exact", "fp32", "fp16"])
+def test_an_honest_engine_passes(precision: Precision, tmp_path: Path) -> None:
+    net = random_net(SIZES, precision, 3)
+    result = audited(net, ReferenceEngine(net), tmp_path)
+    report = result.report
+    assert report.violations == ()
+    assert report.verdict == "pass"
+    assert report.attack is not None
+    certified = report.certified.interval
+    assert certified is not None
+    assert 0 < certified <= report.attack.robust_accuracy < 1
+    assert report.lipschitz.pairs > 0
+    assert list(result.evidence) == ["adversarial.npz"]
+
+
+@pytest.mark.parametrize("fault", list(faults(random_net(SIZES, "exact", 3))))
+def test_a_faulty_engine_fails(fault: str, tmp_path: Path) -> None:
+    net = random_net(SIZES, "exact", 3)
+    report = audited(net, faults(net)[fault][0], tmp_path, replace(OPTIONS, attack="none")).report
+    assert report.verdict == "fail"
+    assert "conformance" in {violation.kind for violation in report.violations}
+
+
+class _HonestOnProbes(Engine):
+    """Is exact on every image that it has seen declared, and wrong by `change` on all others."""
+
+    def __init__(self, net: PixelNet, known: Mapping[bytes, object], change: Logits) -> None:
+        self._inner, self._known, self._change = ReferenceEngine(net), known, change
+        self.input_shape, self.classes, self.versions = net.input_shape, net.classes, {}
+
+    def _answer(self, images: Images) -> Answers:
+        logits = self._inner.run(images)
+        logits[[image.tobytes() not in self._known for image in images]] += self._change
+        return {"logits": logits}
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds"),
+    [
+        ([0, 0, 0, 0, 2.0**-12], {"conformance"}),
+        ([-900, 900, -900, 900, -900], {"certificate", "containment", "conformance", "lipschitz"}),
+    ],
+)
+def test_an_engine_that_lies_only_under_attack_fails(change: list[float], kinds: set[str], tmp_path: Path) -> None:
+    from linfdeploy.verify.conformance import make_probes
+
+    net = random_net(SIZES, "exact", 3)
+    probes = make_probes(data_of(net).images, THREAT.levels, OPTIONS.seed)
+    known = {image.tobytes(): None for images in probes.values() for image in images}
+    result = audited(net, _HonestOnProbes(net, known, np.array(change, np.float32)), tmp_path)
+    found = {violation.kind for violation in result.report.violations}
+    assert kinds <= found
+    assert {violation.saved for violation in result.report.violations if violation.saved} <= set(result.evidence)
+
+
+def test_the_same_seed_gives_the_same_report(tmp_path: Path) -> None:
+    net = random_net(SIZES, "fp32", 3)
+    first, again = (audited(net, ReferenceEngine(net), tmp_path).report for _ in range(2))
+    assert replace(first, created="") == replace(again, created="")
+
+
+def test_more_reach_leaves_less(tmp_path: Path) -> None:
+    net = random_net(SIZES, "exact", 3)
+    reports = [
+        audited(
+            net, ReferenceEngine(net), tmp_path, AuditOptions(Threat("pixels", eps, parse_eps(eps)), "fast")
+        ).report
+        for eps in ("2px", "12px", "255px")
+    ]
+    robust = [report.attack.robust_accuracy for report in reports if report.attack]
+    certified = [report.certified.exact for report in reports]
+    assert robust == sorted(robust, reverse=True)
+    assert certified == sorted(certified, reverse=True, key=lambda share: -1.0 if share is None else share)
+    assert certified[-1] == 0
+
+
+def test_steps_are_told_in_order(tmp_path: Path) -> None:
+    net, steps = random_net(SIZES, "exact", 3), list[str]()
+    run_audit(subject(net, ReferenceEngine(net), tmp_path), data_of(net), OPTIONS, steps.append)
+    assert steps[:3] == ["identity", "conformance", "certificates"]
+    assert steps[3].startswith("attack: PGD-20")
+    assert steps[-1] == "report"
+
+
+def test_images_of_another_shape_are_refused(tmp_path: Path) -> None:
+    net = random_net(SIZES, "exact", 3)
+    data = TestSet("noise", np.zeros((3, 1, 2, 3), np.uint8), np.zeros(3, np.int64))
+    text = (
+        "noise has images of (1, 2, 3); the engine expects (1, 1, 6): "
+        "choose the data set that the net was trained on"
+    )
+    with pytest.raises(DatasetError, match=f"^{re.escape(text)}$"):
+        run_audit(subject(net, ReferenceEngine(net), tmp_path), data, OPTIONS)
+
+
+def test_labels_beyond_the_classes_are_refused(tmp_path: Path) -> None:
+    net = random_net(SIZES, "exact", 3)
+    data = TestSet("noise", np.zeros((3, 1, 1, 6), np.uint8), np.array([0, 1, 5]))
+    text = "noise has at least 6 classes; the engine has 5: choose the data set that the net was trained on"
+    with pytest.raises(DatasetError, match=f"^{re.escape(text)}$"):
+        run_audit(subject(net, ReferenceEngine(net), tmp_path), data, OPTIONS)
+
+
+def test_an_attack_needs_torch_and_the_rest_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = random_net(SIZES, "exact", 3)
+    monkeypatch.delitem(sys.modules, "linfdeploy.verify.attacks", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError):
+        run_audit(subject(net, ReferenceEngine(net), tmp_path), data_of(net), OPTIONS)
+    assert audited(net, ReferenceEngine(net), tmp_path, replace(OPTIONS, attack="none")).report.verdict == "pass"

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which rounding an engine follows is found out bit by bit, and so is an engine that follows none."""
+
+from __future__ import annotations
+
+import struct
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pixel_nets import FaultyEngine, faults, random_images, random_net, with_layer
+
+from linfdeploy.engines.base import Answers, Engine, Images
+from linfdeploy.engines.onnxruntime import OnnxRuntimeEngine
+from linfdeploy.engines.reference import ReferenceEngine, Rounding
+from linfdeploy.onnx.pixel_net import PixelNet, Precision
+from linfdeploy.onnx.read import read_graph
+from linfdeploy.onnx.write import GraphOptions, model_from_net
+from linfdeploy.verify.conformance import (
+    ConformanceResult,
+    check_conformance,
+    make_probes,
+    run_batched,
+    ulp_distance,
+)
+
+LEVELS = 8
+FLOATS = st.floats(width=32, allow_nan=False)
+
+
+def audit(engine: Engine, net: PixelNet, seed: int = 0) -> ConformanceResult:
+    return check_conformance(engine, net, make_probes(random_images(net, 300, seed), LEVELS, seed))
+
+
+def ort_engine(net: PixelNet, folder: Path) -> Engine:
+    path = folder / "model.onnx"
+    metadata = {"grid": str(net.grid)} if net.grid is not None else {}
+    path.write_bytes(model_from_net(net, GraphOptions(), metadata).SerializeToString())
+    return OnnxRuntimeEngine(read_graph(path), {"threads": 1})
+
+
+def rank(value: float) -> int:
+    """The number of float32 values between 0 and `value`, with its sign."""
+    (word,) = struct.unpack("<I", struct.pack("<f", abs(value)))
+    return -int(word) if value < 0 else int(word)
+
+
+@given(FLOATS, FLOATS)
+def test_ulp_distance_counts_the_floats_between(a: float, b: float) -> None:
+    found = ulp_distance(np.array([[a]], np.float32), np.array([[b]], np.float32))
+    assert found.tolist() == [[abs(rank(a) - rank(b))]]
+
+
+def test_ulp_distance_over_zero_and_of_neighbours() -> None:
+    tiny = np.float32(2.0**-149)
+    a = np.array([0.0, -0.0, -tiny, 1.0, -1.0], np.float32)
+    b = np.array([-0.0, tiny, tiny, np.nextafter(np.float32(1), np.float32(2)), -1.0], np.float32)
+    assert ulp_distance(a, b).tolist() == [0, 1, 2, 1, 0]
+
+
+@pytest.mark.parametrize("flags", list(product((True, False), repeat=4)))
+@pytest.mark.parametrize("sizes", [(4, 3), (6, 9, 5), (6, 8, 7, 5)])
+def test_every_rounding_of_fp16_is_recognised(flags: tuple[bool, ...], sizes: tuple[int, ...]) -> None:
+    net, rounding = random_net(sizes, "fp16", 7), Rounding(*flags)
+    found = audit(FaultyEngine(net, rounding=rounding), net)
+    assert found.violations == ()
+    assert found.conformance.bit_identical == 1
+    assert found.rounding is not None
+    images = random_images(net, 2000, 9)
+    matched = run_batched(ReferenceEngine(net, found.rounding), images)
+    assert np.array_equal(matched, run_batched(ReferenceEngine(net, rounding), images))
+
+
+def test_a_rounding_that_shows_seldom_is_recognised_all_the_same() -> None:
+    # Images at 0 leave every operation exact, whatever is rounded: only other probes tell.
+    net = random_net((4, 6, 3), "fp16", 2)
+    whole = [np.round(layer.weight).astype(np.float16) for layer in net.layers]
+    for index, weight in enumerate(whole):
+        net = with_layer(net, index, weight=weight, bias=np.round(net.layers[index].bias).astype(np.float16))
+    net = with_layer(net, 0, bias=np.array([0.25, 0.5, 0.125, 0.25, 0.0625, 0.03125], np.float16))
+    rounding = Rounding(True, False, False, False)
+    probes = make_probes(np.zeros((300, 1, 1, 4), np.uint8), LEVELS, 0)
+    found = check_conformance(FaultyEngine(net, rounding=rounding), net, probes)
+    assert found.violations == ()
+    assert found.rounding is not None
+
+
+@pytest.mark.parametrize("precision", ["exact", "fp32", "fp16"])
+def test_onnx_runtime_is_recognised(precision: Precision, tmp_path: Path) -> None:
+    net = random_net((6, 9, 5), precision, 1)
+    found = audit(ort_engine(net, tmp_path), net)
+    assert found.violations == ()
+    assert found.conformance.bit_identical == 1
+    assert found.rounding is not None
+    if precision != "fp16":
+        assert found.rounding.name == "per-op"
+
+
+@pytest.mark.parametrize("precision", ["exact", "fp32", "fp16"])
+def test_one_flipped_bit_in_one_logit_is_seen(precision: Precision) -> None:
+    net = random_net((6, 9, 5), precision, 1)
+
+    def flip(logits: npt.NDArray[np.float32], call: int) -> npt.NDArray[np.float32]:
+        if call == 3:
+            logits.view(np.uint32)[-1, -1] ^= 1
+        return logits
+
+    found = audit(FaultyEngine(net, flip), net)
+    assert found.rounding is None
+    assert found.conformance.bit_identical < 1
+    assert found.conformance.max_ulp == 1
+    kinds = [violation.kind for violation in found.violations]
+    assert kinds == (["conformance"] if precision == "exact" else [])
+
+
+def test_zeros_of_either_sign_are_one_value() -> None:
+    net = random_net((4, 3), "exact", 0)
+    zero = with_layer(net, 0, weight=np.zeros((3, 4), np.float32), bias=np.zeros(3, np.float32))
+    found = audit(FaultyEngine(zero, lambda logits, _: np.where(logits == 0, np.float32(0), logits)), zero)
+    assert found.violations == ()
+    assert found.rounding is not None
+
+
+def test_two_runs_that_differ_are_reported() -> None:
+    net = random_net((4, 6, 3), "fp32", 0)
+
+    def drift(logits: npt.NDArray[np.float32], call: int) -> npt.NDArray[np.float32]:
+        # Later than the probes, and by less than rounding may explain.
+        return np.nextafter(logits, np.float32(0)) if call > 14 and call % 2 else logits
+
+    found = audit(FaultyEngine(net, drift), net)
+    assert {violation.kind for violation in found.violations} == {"determinism"}
+    assert found.conformance.deterministic is False
+
+
+def test_logits_that_depend_on_the_batch_are_reported() -> None:
+    net = random_net((4, 6, 3), "fp32", 0)
+
+    def odd(logits: npt.NDArray[np.float32], _: int) -> npt.NDArray[np.float32]:
+        return np.nextafter(logits, np.float32(0)) if len(logits) == 7 else logits
+
+    found = audit(FaultyEngine(net, odd), net)
+    assert [violation.detail for violation in found.violations] == [
+        "batches of 7 give other logits than batches of 256"
+    ]
+
+
+@pytest.mark.parametrize(
+    "fault", ["stale bias", "swapped classes", "wrong row", "fp16", "weight bit", "not finite"]
+)
+def test_a_faulty_engine_is_found_and_its_fault_named(fault: str) -> None:
+    net = random_net((6, 9, 5), "exact", 4)
+    engine, words = faults(net)[fault]
+    found = audit(engine, net)
+    assert found.rounding is None
+    conformance = [violation.detail for violation in found.violations if violation.kind == "conformance"]
+    assert conformance
+    assert all(words in detail for detail in conformance if "data" in detail)
+
+
+class _WithRadius(Engine):
+    """The evaluator with its own label and radius, spoiled by `offset`."""
+
+    def __init__(self, net: PixelNet, output: str) -> None:
+        self._inner, self._output = ReferenceEngine(net, radius=True), output
+        self.input_shape, self.classes, self.versions = net.input_shape, net.classes, {}
+
+    def _answer(self, images: Images) -> Answers:
+        answers: dict[str, Any] = dict(self._inner.answer(images))
+        if self._output in answers:
+            answers[self._output] = (answers[self._output] + 1).astype(answers[self._output].dtype)
+        return answers
+
+
+@pytest.mark.parametrize("precision", ["exact", "fp32", "fp16"])
+def test_outputs_that_do_not_follow_from_the_logits_are_reported(precision: Precision) -> None:
+    net = random_net((6, 9, 5), precision, 1)
+    assert audit(_WithRadius(net, "none"), net).violations == ()
+    for output in ("label", "radius"):
+        assert [violation.kind for violation in audit(_WithRadius(net, output), net).violations] == [output]
+
+
+def test_probes_stay_inside_the_box_and_hold_every_grey() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 1, 2, 3), np.uint8)
+    probes = make_probes(images, LEVELS, 0)
+    for name in ("data", "box lower end", "box upper end", "box corner"):
+        assert int(np.abs(probes[name].astype(int) - images).max()) <= LEVELS
+    assert {image.max() for image in probes["constant"]} == set(range(256))
+    assert all(image.max() == image.min() for image in probes["constant"])
+    assert make_probes(images, LEVELS, 0)["random"].tolist() == probes["random"].tolist()
+
+
+def test_histogram_counts_every_logit() -> None:
+    net = random_net((6, 9, 5), "fp32", 1)
+    found = audit(FaultyEngine(net, lambda logits, _: np.nextafter(logits, np.float32(0))), net)
+    assert found.conformance.ulps == {"1": found.conformance.samples * 5}
+    assert found.conformance.samples == sum(probe.samples for probe in found.conformance.probes)
