@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from linfdeploy.engines.base import Logits
 from linfdeploy.errors import DatasetError, ExportError, MissingExtraError
+from linfdeploy.onnx.pixel_net import Precision
 from linfdeploy.report.model import Attack, AuditReport, Violation
 from linfdeploy.verify.certificates import Certifier, Flags
 from linfdeploy.verify.conformance import PAIRED_PROBES, check_conformance, make_probes, run_batched
@@ -32,11 +33,12 @@ AttackName = Literal["none", "fast", "standard"]
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """The threat, how hard to attack, and the seed of everything random."""
+    """The threat, how hard to attack, the seed of everything random, and the precision that was promised."""
 
     threat: Threat
     attack: AttackName
     seed: int = 0
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def run_audit(
         raise MissingExtraError("an attack", "train")
     engine, net, levels = subject.opened.engine, subject.opened.graph.net, options.threat.levels
     progress("identity")
-    violations = list(_identity(subject))
+    violations = list(_identity(subject, options.precision))
     progress("conformance")
     probes = make_probes(data.images, levels, options.seed)
     conformance = check_conformance(engine, net, probes)
@@ -105,20 +107,20 @@ def _check_data(subject: Subject, data: TestSet) -> None:
         )
 
 
-def _identity(subject: Subject) -> Iterator[Violation]:
+def _identity(subject: Subject, asked: Precision | None) -> Iterator[Violation]:
     graph, manifest = subject.opened.graph, subject.opened.manifest
     if subject.reference is None:
-        yield from identity_violations(graph, manifest, None)
+        yield from identity_violations(graph, manifest, None, asked)
         return
-    promised = promised_precision(graph, manifest)
+    promised = promised_precision(graph, manifest, asked)
     grid = manifest.grid if manifest else graph.net.grid
     try:
         expected = subject.reference.exported(promised, grid)
     except ExportError as error:
-        yield from identity_violations(graph, manifest, None)
+        yield from identity_violations(graph, manifest, None, asked)
         yield Violation("reference", f"the checkpoint does not export to {promised}: {error}")
         return
-    yield from identity_violations(graph, manifest, expected)
+    yield from identity_violations(graph, manifest, expected, asked)
 
 
 @dataclass(frozen=True)

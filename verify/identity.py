@@ -14,15 +14,22 @@ from linfdeploy.verify.differences import weight_differences
 __all__ = ["identity_violations", "promised_precision"]
 
 
-def promised_precision(graph: DeployedGraph, manifest: Manifest | None) -> Precision:
-    """Returns the precision promised by the manifest, else by the file's metadata, else what is found."""
+def promised_precision(
+    graph: DeployedGraph, manifest: Manifest | None, asked: Precision | None = None
+) -> Precision:
+    """Returns the precision the user asked for, else the manifest's, else the metadata's, else what is found."""
+    if asked is not None:
+        return asked
     if manifest is not None:
         return manifest.precision
     return graph.claimed_precision or graph.net.precision
 
 
 def identity_violations(
-    graph: DeployedGraph, manifest: Manifest | None, expected: PixelNet | None
+    graph: DeployedGraph,
+    manifest: Manifest | None,
+    expected: PixelNet | None,
+    asked: Precision | None = None,
 ) -> Iterator[Violation]:
     """Yields what is not as it was built, promised or signed off.
 
@@ -30,6 +37,7 @@ def identity_violations(
         graph: Read from the engine's own file.
         manifest: Of the build, if there is one.
         expected: What the reference checkpoint exports to in the promised precision, if there is a reference.
+        asked: The precision that the user says was promised; whoever changes an engine can change its manifest.
     """
     if manifest is not None and manifest.engine_sha256 != graph.sha256:
         yield Violation(
@@ -38,7 +46,7 @@ def identity_violations(
         )
     for departure in graph.departures:
         yield Violation("graph", departure)
-    promised = promised_precision(graph, manifest)
+    promised = promised_precision(graph, manifest, asked)
     if promised != graph.net.precision:
         yield Violation("precision", f"{promised} was promised; the weights prove {graph.net.precision} only")
     if expected is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,12 @@ from linfdeploy.engines.reference import ReferenceEngine
 from linfdeploy.files import sha256_of
 from linfdeploy.nets.checkpoint import load_checkpoint
 from linfdeploy.nets.net import LinfNet
-from linfdeploy.onnx.export import DEFAULT_GRID, pixel_net_from_net
+from linfdeploy.onnx.chain import Chain
+from linfdeploy.onnx.export import DEFAULT_GRID, pixel_net_from_chain
+from linfdeploy.onnx.passes.fold import folding_error
 from linfdeploy.onnx.passes.ranges import LayerRange, rounding_error, value_ranges
 from linfdeploy.onnx.pixel_net import PixelNet, Precision
+from linfdeploy.onnx.trace import chain_from_net
 from linfdeploy.report.model import ReferenceFacts
 from linfdeploy.verify.certificates import Flags, certified_by_margin, exact_margins, separated
 from linfdeploy.verify.conformance import run_batched
@@ -53,7 +57,7 @@ class Reference:
         Raises:
             ExportError: It cannot be exported so.
         """
-        return pixel_net_from_net(self.net, precision, DEFAULT_GRID if grid is None else grid)
+        return pixel_net_from_chain(self._chain, precision, DEFAULT_GRID if grid is None else grid)
 
     def predictions(self, images: Images) -> npt.NDArray[np.int64]:
         """Returns the labels, (N,) int64, that the torch net gives to uint8 images."""
@@ -71,12 +75,17 @@ class Reference:
         """
         net = self.exported("fp32", None)
         slack = rounding_error(net, ranges := value_ranges(net)) + _weight_rounding(ranges)
+        slack += Fraction(folding_error(self._chain))
         evaluator = ReferenceEngine(net)
         logits = run_batched(evaluator, images)
         lower, upper = evaluator.bounds(*box_of(images, levels))
         # Doubled, which covers the rounding of the float64 difference.
         interval = separated(lower, upper, logits.argmax(1), slack=float(4 * slack))
         return certified_by_margin(exact_margins(logits), levels, slack), interval
+
+    @cached_property
+    def _chain(self) -> Chain:
+        return chain_from_net(self.net)
 
     def _label(self, images: Images) -> npt.NDArray[np.int64]:
         with torch.no_grad():
@@ -96,8 +105,6 @@ def load_reference(path: Path) -> Reference:
 
 
 def _weight_rounding(ranges: Sequence[LayerRange]) -> Fraction:
-    """Bounds how far folding in float64 and rounding to float32 moves the real net's logits, in pixels."""
-    rounding, folding = Fraction(1, 2**24), Fraction(1, 2**48)
-    sizes = [Fraction(layer.weight) + Fraction(layer.bias) for layer in ranges]
-    # Folding adds 255 mean, so its rounding is relative to the pixel range as well; 1024 covers both terms.
-    return sum((rounding * size + folding * (size + 1024) for size in sizes), Fraction(0))
+    """Bounds how far rounding the folded constants to float32 moves the real net's logits, in pixels."""
+    # The constants of `ranges` are rounded already: 2^-23 covers the half ulp of what they were.
+    return sum((Fraction(layer.weight) + Fraction(layer.bias) for layer in ranges), Fraction(0)) / 2**23

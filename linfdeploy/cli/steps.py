@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from linfdeploy.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
+    from linfdeploy.onnx.pixel_net import Precision
     from linfdeploy.report import ReportPaths
     from linfdeploy.report.model import AuditReport
     from linfdeploy.verify.audit import AttackName
@@ -76,6 +77,7 @@ class VerifyRequest:
     attack: AttackName
     samples: int | None
     seed: int
+    precision: Precision | None
     report: Path
 
 
@@ -94,7 +96,7 @@ def verify(request: VerifyRequest, progress: Callable[[str], None]) -> tuple[Aud
     threat = Threat(request.threat_model, request.eps, parse_eps(request.eps))
     opened = open_engine(request.engine)
     subject = Subject(request.engine, opened, _reference(request.reference))
-    options = AuditOptions(threat, request.attack, request.seed)
+    options = AuditOptions(threat, request.attack, request.seed, request.precision)
     result = run_audit(subject, _test_set(request), options, progress)
     for name, arrays in result.evidence.items():
         _write_npz(request.report / name, arrays)

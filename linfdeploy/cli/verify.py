@@ -36,6 +36,11 @@ __all__ = ["command", "print_report", "spinner"]
 @click.option("--attack", type=click.Choice(["none", "fast", "standard"]), default="standard", show_default=True)
 @click.option("--samples", type=int, help="Only the first SAMPLES test images.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--precision",
+    type=click.Choice(["exact", "fp32", "fp16"]),
+    help="The precision that was promised.  [default: what the engine's manifest says]",
+)
 @click.option("--report", type=PATH, default=Path("report"), show_default=True, help="The folder to write.")
 @click.pass_context
 def command(ctx: click.Context, /, **request: Any) -> None:

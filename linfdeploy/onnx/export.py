@@ -12,6 +12,7 @@ from onnx import ModelProto
 from linfdeploy import __version__
 from linfdeploy.errors import ExportError
 from linfdeploy.nets.net import LinfNet
+from linfdeploy.onnx.chain import Chain
 from linfdeploy.onnx.passes.fold import fold_normalization, fold_shifts
 from linfdeploy.onnx.passes.ranges import check_exact, check_finite, value_ranges
 from linfdeploy.onnx.passes.round import round_layers
@@ -19,7 +20,13 @@ from linfdeploy.onnx.pixel_net import PixelNet, Precision
 from linfdeploy.onnx.trace import chain_from_net
 from linfdeploy.onnx.write import GraphOptions, model_from_net
 
-__all__ = ["DEFAULT_GRID", "ExportOptions", "model_from_checkpoint_net", "pixel_net_from_net"]
+__all__ = [
+    "DEFAULT_GRID",
+    "ExportOptions",
+    "model_from_checkpoint_net",
+    "pixel_net_from_chain",
+    "pixel_net_from_net",
+]
 
 DEFAULT_GRID = 12
 """Multiples of 2^-12 pixel: moves a six-layer net by at most 0.0015 pixel, and leaves room for 4096 pixels."""
@@ -45,10 +52,18 @@ def pixel_net_from_net(net: LinfNet, precision: Precision, grid: int) -> PixelNe
     Raises:
         ExportError: The net cannot keep the promise; the numbers say why.
     """
-    chain = fold_normalization(chain_from_net(net))
-    layers = round_layers(fold_shifts(chain), precision, grid)
+    return pixel_net_from_chain(chain_from_net(net), precision, grid)
+
+
+def pixel_net_from_chain(chain: Chain, precision: Precision, grid: int) -> PixelNet:
+    """Does what `pixel_net_from_net` does, from a net that was traced before.
+
+    Raises:
+        ExportError: The net cannot keep the promise; the numbers say why.
+    """
+    layers = round_layers(fold_shifts(fold_normalization(chain)), precision, grid)
     exact = precision == "exact"
-    pixel_net = PixelNet(net.spec.input_shape, layers, grid if exact else None)
+    pixel_net = PixelNet(chain.input_shape, layers, grid if exact else None)
     if exact:
         check_exact(pixel_net, grid)
     check_finite(pixel_net)

@@ -77,6 +77,7 @@ def cli() -> Iterator[Cli]:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(linfdeploy.onnx.export, "chain_from_net", chain_from_net)
+        patch.setattr("linfdeploy.verify.reference.chain_from_net", chain_from_net)
         yield run
     signal.signal(signal.SIGTERM, before)
 
@@ -238,6 +239,15 @@ def test_half_precision_where_exact_was_promised_is_found(cli: Cli, folder: Path
         assert code == 1
         assert "precision" in kinds
         assert ("engine file" in kinds) != cover_up
+
+
+def test_a_promise_that_was_rewritten_is_held_against_the_users(cli: Cli, folder: Path) -> None:
+    arguments = (folder / "fp16.engine", "--reference", folder / "ckpt.pt", "--eps", EPS, "--attack", "none")
+    report = ("--report", folder / "promised")
+    assert cli("verify", *arguments, *report) == 0
+    assert cli("verify", *arguments, *report, "--precision", "exact") == 1
+    found = json.loads((folder / "promised" / "report.json").read_text())
+    assert "exact was promised; the weights prove fp16 only" in [v["detail"] for v in found["violations"]]
 
 
 @pytest.mark.parametrize(

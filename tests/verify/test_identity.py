@@ -64,6 +64,7 @@ def test_the_manifest_promises_before_the_metadata_and_the_metadata_before_the_w
     assert promised_precision(graph_of(net, "fp32"), manifest_of("exact")) == "exact"
     assert promised_precision(graph_of(net, "fp32"), None) == "fp32"
     assert promised_precision(graph_of(net), None) == "fp16"
+    assert promised_precision(graph_of(net, "fp32"), manifest_of("fp16"), "exact") == "exact"
 
 
 def test_weights_are_compared_with_the_reference() -> None:

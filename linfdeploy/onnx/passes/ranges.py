@@ -5,8 +5,8 @@ Guarantees, for every uint8 (or real) image in the pixel range:
     distance_l <= LayerRange.distance      and  |y_l| <= LayerRange.output,
 in real arithmetic with the deployed weights; and with `delta = rounding_error(...)`
     |engine logit - real logit| <= delta
-for any engine that rounds at most once after each subtraction and once after each bias sum, in the net's format,
-flushing denormals or not.
+for any engine that rounds at most once for each subtraction and once for each bias sum, in the net's format, in
+any association of the two, flushing denormals or not.
 """
 
 from __future__ import annotations
@@ -103,18 +103,19 @@ def check_finite(net: PixelNet) -> None:
 def rounding_error(net: PixelNet, ranges: Sequence[LayerRange]) -> Fraction:
     """Returns delta, in pixels: how far any logit can be from the real net with the same weights.
 
-    One rounding of a value v moves it by at most `u |v|`, slightly more when it passes through a wider format
-    first, and flushing operand and result by at most the smallest normal each; errors pass through a layer
-    unchanged, so they add.
+    Each term `x + b - w` may be summed in any association, with at most two roundings; a rounding of a value v
+    moves it by at most `u |v|`, slightly more when it passes through a wider format first, and flushing by at most
+    the smallest normal. Errors pass through a layer unchanged, so they add: T4 (c) and (d) of docs/theory.md.
     """
     info = np.finfo(net.format)
     unit = Fraction(float(info.eps)) / 2 * (1 + Fraction(1, 2**10))
-    flush = 2 * Fraction(float(info.smallest_normal))
-    error = Fraction(0)
+    flush = Fraction(float(info.smallest_normal))
+    distance, bias, error = Fraction(PIXEL_MAX), Fraction(0), Fraction(0)
     for layer in ranges:
-        error += unit * (Fraction(layer.distance) + error) + flush
-        error += unit * (Fraction(layer.output) + error) + flush
-    return error
+        largest = distance + error + bias + Fraction(layer.weight)
+        error += unit * (2 + unit) * largest + 3 * flush
+        distance, bias = Fraction(layer.distance), Fraction(layer.bias)
+    return error + unit * (distance + error + bias) + flush
 
 
 def _largest_partial_sum(ranges: Sequence[LayerRange]) -> float:

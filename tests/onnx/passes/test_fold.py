@@ -10,7 +10,7 @@ from oracles import exact_net
 
 from linfdeploy.errors import ExportError
 from linfdeploy.onnx.chain import Chain, Distance, Normalize, Shift, Step
-from linfdeploy.onnx.passes.fold import fold_normalization, fold_shifts
+from linfdeploy.onnx.passes.fold import fold_normalization, fold_shifts, folding_error
 
 # Few enough bits that folding in float64 is exact, so that results can be compared as rationals.
 small = st.integers(-(2**10), 2**10).map(lambda value: value / 2**8)
@@ -86,3 +86,35 @@ def test_refuses_a_shift_before_the_first_distance() -> None:
 def test_refuses_a_std_that_is_no_number_in_float32(std: float) -> None:
     with pytest.raises(ExportError, match="expected a finite positive number"):
         fold_normalization(Chain((1, 1, 2), (Normalize(np.zeros(2), std), DISTANCE)))
+
+
+def exactly_folded(chain: Chain) -> list[list[Fraction]]:
+    """The constants of each layer, weights before biases, folded in rationals."""
+    normalize, *steps = chain.steps
+    assert isinstance(normalize, Normalize)
+    unit, mean = 255 * Fraction(normalize.std), [255 * value for value in fractions(normalize.mean)]
+    layers: list[list[Fraction]] = []
+    for step in steps:
+        if isinstance(step, Distance):
+            first = mean if not layers else [Fraction(0)] * step.weight.shape[1]
+            weights = [m + unit * w for row in rows(step.weight) for m, w in zip(first, row, strict=True)]
+            layers += [weights, [Fraction(0)] * len(step.weight)]
+        elif isinstance(step, Shift):
+            layers[-1] = [a + unit * b for a, b in zip(layers[-1], fractions(step.offset), strict=True)]
+    return layers
+
+
+@given(st.integers(0, 2**32), st.sampled_from([1.0, 1e6, 1e12]))
+@settings(max_examples=60, deadline=None)
+def test_folding_error_bounds_what_folding_rounds(seed: int, cancelling: float) -> None:
+    rng = np.random.default_rng(seed)
+    away = cancelling * rng.normal(size=3)
+    steps: list[Step] = [Normalize(rng.random(4), float(rng.random()) + 0.01), Distance(rng.normal(size=(3, 4)))]
+    steps += [Shift(away), Shift(rng.normal(size=3) - away), Distance(rng.normal(size=(2, 3)))]
+    chain = Chain((1, 1, 4), tuple(steps))
+    found = [values for pair in fold_shifts(fold_normalization(chain)) for values in pair]
+    moved = sum(
+        max(abs(a - b) for a, b in zip(fractions(ours), exact, strict=True))
+        for ours, exact in zip(found, exactly_folded(chain), strict=True)
+    )
+    assert moved <= Fraction(folding_error(chain))
