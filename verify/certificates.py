@@ -22,8 +22,7 @@ import numpy.typing as npt
 
 from linfdeploy.engines.base import Images, Logits
 from linfdeploy.engines.reference import ReferenceEngine, Rounding
-from linfdeploy.errors import ExportError
-from linfdeploy.onnx.passes.ranges import check_finite, rounding_error, value_ranges
+from linfdeploy.onnx.passes.ranges import overflow_gap, rounding_error, value_ranges
 from linfdeploy.onnx.pixel_net import PixelNet
 from linfdeploy.verify.threat import box_of
 
@@ -68,7 +67,7 @@ class Certifier:
         self.evaluator = None if rounding is None else ReferenceEngine(net, rounding)
         self._exact = net.precision == "exact"
         # Where a value may overflow, no bound on rounding errors holds.
-        self._bounded = not _may_overflow(net)
+        self._bounded = overflow_gap(net) is None
         self._images = images
         self._margins = exact_margins(logits)
 
@@ -84,14 +83,6 @@ class Certifier:
         if self.evaluator is None:
             return None
         return certified_by_interval(self.evaluator, self._images, self.labels, levels)
-
-
-def _may_overflow(net: PixelNet) -> bool:
-    try:
-        check_finite(net)
-    except ExportError:
-        return True
-    return False
 
 
 def exact_margins(logits: Logits) -> list[Fraction]:

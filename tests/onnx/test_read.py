@@ -177,6 +177,13 @@ def test_tampering_is_seen(tamper: Callable[[ModelProto], None], tmp_path: Path)
     assert all("written" in departure for departure in graph.departures)
 
 
+def test_values_that_may_overflow_are_a_departure(tmp_path: Path) -> None:
+    model = copy.deepcopy(MODELS["function"])
+    constant(model, "layer0.weight").raw_data = np.full(63, 3e38, np.float32).tobytes()
+    departures = [text for text in read(model, tmp_path).departures if text.startswith("values reach")]
+    assert departures == ["values reach 6e+38 pixels where fp32 ends at 3.40282e+38: check the checkpoint"]
+
+
 def test_weights_may_differ_for_that_is_another_net(tmp_path: Path) -> None:
     model = copy.deepcopy(MODELS["function"])
     weight = numpy_helper.to_array(constant(model, "layer0.weight")).copy()

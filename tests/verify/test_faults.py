@@ -220,6 +220,20 @@ def test_tampering_that_is_covered_up_is_found_by_the_reference(cli: Cli, folder
     assert "engine file" not in kinds
 
 
+@pytest.mark.parametrize("bit", [0, 11, 12, 19, 22, 23, 26, 29, 30, 31])
+def test_a_flipped_bit_is_named_wherever_it_is(cli: Cli, folder: Path, bit: int) -> None:
+    def flip(model: ModelProto) -> None:
+        tensor = weights(model, "layer0.weight")
+        data = bytearray(tensor.raw_data)
+        data[4 * 70 + bit // 8] ^= 1 << bit % 8
+        tensor.raw_data = bytes(data)
+
+    code, report = verify(cli, tampered(folder, flip, True, f"bit {bit}"), folder / "ckpt.pt")
+    details = {violation["kind"]: violation["detail"] for violation in report["violations"]}
+    assert code == 1
+    assert details["weight bit"].startswith(f"bit {bit} is flipped in layer 0, weight [1, 6]: ")
+
+
 def test_a_function_body_that_drops_a_column_is_named(cli: Cli, folder: Path) -> None:
     _, report = verify(cli, tampered(folder, slice_in_body, True, "named"), None)
     details = {violation["kind"]: violation["detail"] for violation in reversed(report["violations"])}

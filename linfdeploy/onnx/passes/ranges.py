@@ -20,7 +20,15 @@ import numpy as np
 from linfdeploy.errors import ExportError
 from linfdeploy.onnx.pixel_net import EXACT_BITS, MAX_GRID, PIXEL_MAX, PixelLayer, PixelNet, on_grid
 
-__all__ = ["LayerRange", "check_exact", "check_finite", "exactness_gap", "rounding_error", "value_ranges"]
+__all__ = [
+    "LayerRange",
+    "check_exact",
+    "check_finite",
+    "exactness_gap",
+    "overflow_gap",
+    "rounding_error",
+    "value_ranges",
+]
 
 # Covers the float64 roundings of one layer's bounds, each 2^-53 of values that are summed twice.
 SLACK = 1.0 + 2.0**-48
@@ -87,17 +95,24 @@ def check_exact(net: PixelNet, grid: int) -> None:
         raise ExportError(f"the net is not exact: {reason}")
 
 
+def overflow_gap(net: PixelNet) -> str | None:
+    """Says why a value may overflow the net's format, or returns None, which proves that none does."""
+    largest = float(np.finfo(net.format).max)
+    reach = _largest_partial_sum(value_ranges(net))
+    if reach < largest / 2:
+        return None
+    mend = "use --precision fp32" if net.format == np.float16 else "check the checkpoint"
+    return f"values reach {reach:g} pixels where {net.precision} ends at {largest:g}: {mend}"
+
+
 def check_finite(net: PixelNet) -> None:
     """Proves that no value overflows the net's format.
 
     Raises:
         ExportError: A value may; the numbers say which.
     """
-    largest = float(np.finfo(net.format).max)
-    reach = _largest_partial_sum(value_ranges(net))
-    if reach >= largest / 2:
-        mend = "use --precision fp32" if net.format == np.float16 else "check the checkpoint"
-        raise ExportError(f"values reach {reach:g} pixels where {net.precision} ends at {largest:g}: {mend}")
+    if reason := overflow_gap(net):
+        raise ExportError(reason)
 
 
 def rounding_error(net: PixelNet, ranges: Sequence[LayerRange]) -> Fraction:
