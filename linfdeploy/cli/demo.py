@@ -31,11 +31,5 @@ def command(ctx: click.Context, output: Path) -> None:
     ctx.invoke(build.command, model=model, engine=engine)
     click.echo("4/4 verify")
     ctx.invoke(
-        verify.command,
-        engine=engine,
-        reference=checkpoint,
-        data="digits",
-        eps=EPS,
-        attack="fast",
-        report=output / "report",
+        verify.command, engine=engine, reference=checkpoint, data="digits", eps=EPS, report=output / "report"
     )
