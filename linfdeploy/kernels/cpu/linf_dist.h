@@ -17,10 +17,10 @@ constexpr int64_t kRows = 4;
 template <int64_t Rows>
 inline void linf_dist_rows(int64_t inputs, const float* x, const float* w, float* y) {
   Vec best[Rows] = {};
-  for_each_group(inputs, [&](int64_t i, auto load_group, auto) {
-    const Vec xi = load_group(x + i);
+  for_each_vector(inputs, [&](int64_t i, int64_t, auto load_part, auto) {
+    const Vec xi = load_part(x + i);
     for (int64_t r = 0; r < Rows; ++r)
-      best[r] = maximum(distance(xi, Vec(load_group(w + r * inputs + i))), best[r]);
+      best[r] = maximum(distance(xi, Vec(load_part(w + r * inputs + i))), best[r]);
   });
   for (int64_t r = 0; r < Rows; ++r) y[r] = reduce_max(best[r]);
 }
@@ -78,10 +78,10 @@ inline void linf_dist_bounds(Sizes n, const float* lower, const float* upper, co
   parallel(n.outputs, n, [=](int64_t o) {
     for (int64_t b = 0; b < n.batch; ++b) {
       Vec least = zero(), most = zero();
-      for_each_group(n.inputs, [&](int64_t i, auto load_group, auto) {
-        const Vec l = load_group(lower + b * n.inputs + i);
-        const Vec u = load_group(upper + b * n.inputs + i);
-        const Vec wi = load_group(w + o * n.inputs + i);
+      for_each_vector(n.inputs, [&](int64_t i, int64_t, auto load_part, auto) {
+        const Vec l = load_part(lower + b * n.inputs + i);
+        const Vec u = load_part(upper + b * n.inputs + i);
+        const Vec wi = load_part(w + o * n.inputs + i);
         least = maximum(nearest(l, u, wi), least);
         most = maximum(farthest(l, u, wi), most);
       });

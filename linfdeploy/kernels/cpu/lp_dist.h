@@ -22,9 +22,9 @@ inline bool in_range(float y) { return kSmallestDistance <= y && y <= kLargestDi
 inline float lp_dist_one(int64_t inputs, const float* x, const float* w, float p, float largest) {
   if (!in_range(largest)) return largest;
   const Vec m = zero() + largest, inverse = 1.0f / m;
-  Vec sum = zero();
-  for_each_group(inputs, [&](int64_t i, auto load_group, auto) {
-    sum += power_of_ratio(distance(Vec(load_group(x + i)), Vec(load_group(w + i))), m, inverse, p);
+  Vec sum[kParts] = {};
+  for_each_vector(inputs, [&](int64_t i, int64_t part, auto load_part, auto) {
+    sum[part] += power_of_ratio(distance(Vec(load_part(x + i)), Vec(load_part(w + i))), m, inverse, p);
   });
   return static_cast<float>(largest * std::pow(static_cast<double>(reduce_sum(sum)), 1.0 / p));
 }
@@ -43,11 +43,11 @@ inline void add_gradient(int64_t inputs, const float* x, const float* w, float p
                          float* grad_x, float* grad_w) {
   if (!in_range(y)) return;
   const Vec distance_y = zero() + y, inverse = 1.0f / distance_y, scale = zero() + g;
-  for_each_group(inputs, [&](int64_t i, auto load_group, auto store_group) {
-    const Vec d = Vec(load_group(x + i)) - Vec(load_group(w + i));
+  for_each_vector(inputs, [&](int64_t i, int64_t, auto load_part, auto store_part) {
+    const Vec d = Vec(load_part(x + i)) - Vec(load_part(w + i));
     const Vec term = scale * with_sign(power_of_ratio(absolute(d), distance_y, inverse, p - 1), sign_of(d));
-    store_group(grad_x + i, Vec(load_group(grad_x + i)) + term);
-    store_group(grad_w + i, Vec(load_group(grad_w + i)) - term);
+    store_part(grad_x + i, Vec(load_part(grad_x + i)) + term);
+    store_part(grad_w + i, Vec(load_part(grad_w + i)) - term);
   });
 }
 

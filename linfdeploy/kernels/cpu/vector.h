@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Sixteen floats as a GCC/Clang vector: the compiler lowers them to one AVX-512, two AVX2 or four SSE/NEON
-// registers. All variants compute lane by lane in the same order, so even float sums have the same bits.
+// Floats of one register as a GCC/Clang vector. Rows are walked in groups of sixteen lanes, which are one
+// AVX-512, two AVX or four SSE/NEON vectors: all variants sum in the same order, so even float sums have the
+// same bits.
 //
 // A variant may use no standard-library template: it would be emitted outside LINF_ISA, and the linker could
 // keep the AVX-512 copy for everyone.
@@ -16,10 +17,18 @@
 namespace linf {
 namespace LINF_ISA {
 
+#if defined(__AVX512F__)
+constexpr int64_t kWidth = 16;
+#elif defined(__AVX2__)
+constexpr int64_t kWidth = 8;
+#else
+constexpr int64_t kWidth = 4;
+#endif
 constexpr int64_t kLanes = 16;
+constexpr int64_t kParts = kLanes / kWidth;
 
-typedef float Vec __attribute__((vector_size(64)));
-typedef int32_t VecInt __attribute__((vector_size(64)));
+typedef float Vec __attribute__((vector_size(sizeof(float) * kWidth)));
+typedef int32_t VecInt __attribute__((vector_size(sizeof(int32_t) * kWidth)));
 
 inline Vec zero() { return Vec{}; }
 inline VecInt bits_of(Vec v) { return (VecInt)v; }
@@ -40,7 +49,7 @@ inline Vec load(const float* p) {
 }
 inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
 
-// The last count < kLanes floats of a row, padded with zeros: |0 - 0| = 0 is neutral in max and sum.
+// The last count < kWidth floats of a row, padded with zeros: |0 - 0| = 0 is neutral in max and sum.
 inline Vec load_tail(const float* p, int64_t count) {
   Vec v{};
   std::memcpy(&v, p, static_cast<size_t>(count) * sizeof(float));
@@ -51,19 +60,20 @@ inline void store_tail(float* p, Vec v, int64_t count) {
 }
 
 // Halving keeps the order of a float sum fixed.
-template <typename Combine>
-inline float reduce(Vec v, Combine combine) {
-  float lanes[kLanes];
-  std::memcpy(lanes, &v, sizeof v);
-  for (int64_t width = kLanes / 2; width > 0; width /= 2)
+template <int64_t Count, typename Combine>
+inline float reduce(const Vec (&parts)[Count], Combine combine) {
+  float lanes[Count * kWidth];
+  std::memcpy(lanes, parts, sizeof lanes);
+  for (int64_t width = Count * kWidth / 2; width > 0; width /= 2)
     for (int64_t i = 0; i < width; ++i) lanes[i] = combine(lanes[i], lanes[i + width]);
   return lanes[0];
 }
 inline float reduce_max(Vec v) {
-  return reduce(v, [](float a, float b) { return a > b ? a : b; });
+  const Vec parts[1] = {v};
+  return reduce(parts, [](float a, float b) { return a > b ? a : b; });
 }
-inline float reduce_sum(Vec v) {
-  return reduce(v, [](float a, float b) { return a + b; });
+inline float reduce_sum(const Vec (&parts)[kParts]) {
+  return reduce(parts, [](float a, float b) { return a + b; });
 }
 
 // An empty array may be a null pointer, which memset must not be given.
@@ -83,15 +93,19 @@ inline void parallel(int64_t blocks, Sizes n, Body body) {
       [](void* context, int64_t block) { (*static_cast<Body*>(context))(block); }, &body);
 }
 
-// Calls visit(offset, load, store) for every group of lanes of a row, the last one padded with zeros.
+// Calls visit(offset, part, load, store) for every vector of a row, the last one padded with zeros; `part` is
+// the vector's place in its group, for kernels whose order of summation counts.
 template <typename Visit>
-inline void for_each_group(int64_t size, Visit visit) {
+inline void for_each_vector(int64_t size, Visit visit) {
   int64_t i = 0;
-  for (; i + kLanes <= size; i += kLanes) visit(i, load, store);
-  if (i < size) {
-    const int64_t count = size - i;
+  for (; i + kLanes <= size; i += kLanes) {
+#pragma GCC unroll 4
+    for (int64_t part = 0; part < kParts; ++part) visit(i + part * kWidth, part, load, store);
+  }
+  for (int64_t part = 0; i < size; i += kWidth, ++part) {
+    const int64_t count = size - i < kWidth ? size - i : kWidth;
     visit(
-        i, [count](const float* p) { return load_tail(p, count); },
+        i, part, [count](const float* p) { return load_tail(p, count); },
         [count](float* p, Vec v) { store_tail(p, v, count); });
   }
 }
