@@ -16,7 +16,7 @@ from linfdeploy.errors import DatasetError, ExportError, MissingExtraError
 from linfdeploy.onnx.pixel_net import Precision
 from linfdeploy.report.model import Attack, AuditReport, Violation
 from linfdeploy.verify.certificates import Certifier, Flags
-from linfdeploy.verify.conformance import PAIRED_PROBES, check_conformance, make_probes, run_batched
+from linfdeploy.verify.conformance import PAIRED_PROBES, check_conformance, make_probes
 from linfdeploy.verify.falls import Falls
 from linfdeploy.verify.identity import identity_violations, promised_precision
 from linfdeploy.verify.lipschitz import LipschitzAudit
@@ -80,12 +80,12 @@ def run_audit(
     probes = make_probes(data.images, levels, options.seed)
     conformance = check_conformance(engine, net, probes)
     progress("certificates")
-    logits = run_batched(engine, data.images)
+    logits = conformance.logits["data"]
     certifier = Certifier(net, conformance.rounding, data.images, logits)
     falls = Falls(engine, data.images, certifier, flags := certifier.at(levels), levels)
     lipschitz = LipschitzAudit(0.0 if net.precision == "exact" else float(2 * certifier.delta))
     for name in PAIRED_PROBES:
-        lipschitz.add(data.images, logits, probes[name], run_batched(engine, probes[name]))
+        lipschitz.add(data.images, logits, probes[name], conformance.logits[name])
     attack = _attack(subject, data, options, _Contest(falls, lipschitz, logits, certifier.labels, progress))
     violations += [*conformance.violations, *falls.violations(), *lipschitz.violations()]
     progress("report")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
@@ -50,11 +50,13 @@ class ConformanceResult:
         conformance: For the report.
         rounding: The rounding that explains every bit, or None.
         violations: Differences that no rounding explains, non-determinism, wrong radii.
+        logits: The engine's, (N, K), of each family of probes.
     """
 
     conformance: Conformance
     rounding: Rounding | None
     violations: tuple[Violation, ...]
+    logits: Mapping[str, Logits] = field(default_factory=dict)
 
 
 def make_probes(images: Images, levels: int, seed: int) -> dict[str, Images]:
@@ -100,27 +102,30 @@ def check_conformance(engine: Engine, net: PixelNet, probes: Mapping[str, Images
     evaluator = ReferenceEngine(net, rounding or Rounding())
     found: list[Probe] = []
     violations: list[Violation] = []
+    found_logits: dict[str, Logits] = {}
     ulps, rows = Counter[str](), 0
     limit = 2 * rounding_error(net, value_ranges(net))
     for name, images in probes.items():
         logits, expected = run_batched(engine, images), run_batched(evaluator, images)
+        found_logits[name] = logits
         distance = ulp_distance(logits, expected)
         found.append(_probe(name, distance))
         ulps.update(_binned(distance))
         rows += len(images)
         violations += _difference(net, name, images, logits, expected, limit)
-    stable = list(_instabilities(engine, next(iter(probes.values()))))
-    violations += [*stable, *_radius_violations(engine, evaluator, next(iter(probes.values())))]
+    (data, whole), *_ = zip(probes.values(), found_logits.values(), strict=True)
+    unstable = list(_instabilities(engine, data, whole))
+    violations += [*unstable, *_radius_violations(engine, evaluator, data)]
     conformance = Conformance(
         samples=rows,
         bit_identical=ulps["0"] / max(ulps.total(), 1),
         max_ulp=max(probe.max_ulp for probe in found),
-        deterministic=not stable,
+        deterministic=not unstable,
         probes=tuple(found),
         ulps=dict(ulps),
     )
     matched = rounding if ulps["0"] == ulps.total() else None
-    return ConformanceResult(conformance, matched, tuple(violations))
+    return ConformanceResult(conformance, matched, tuple(violations), found_logits)
 
 
 def run_batched(engine: Engine, images: Images, batch: int = BATCH) -> Logits:
@@ -177,9 +182,8 @@ def _difference(
     )
 
 
-def _instabilities(engine: Engine, images: Images) -> Iterator[Violation]:
-    """Yields a violation for each way in which equal images get different logits."""
-    whole = run_batched(engine, images)
+def _instabilities(engine: Engine, images: Images, whole: Logits) -> Iterator[Violation]:
+    """Yields a violation for each way in which the images get other logits than `whole`, of the first run."""
     if not np.array_equal(whole, run_batched(engine, images)):
         yield Violation("determinism", "two runs over the same images give different logits")
     for batch in ODD_BATCHES:

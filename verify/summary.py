@@ -80,6 +80,7 @@ def report_of(
 ) -> AuditReport:
     """Assembles the report."""
     correct = found.certifier.labels == data.labels
+    right = _reference_right(subject, data)
     rounding = found.conformance.rounding
     return AuditReport(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -90,8 +91,8 @@ def report_of(
         threat_model=threat.model,
         engine=_engine_facts(subject, found.conformance),
         reference=subject.reference.facts if subject.reference else None,
-        accuracy=Accuracy(float(correct.mean()), _reference_clean(subject, data)),
-        certified=_certified(subject, data, threat, found.flags, correct),
+        accuracy=Accuracy(float(correct.mean()), None if right is None else float(right.mean())),
+        certified=_certified(subject, data, threat, found.flags, correct, right),
         attack=found.attack,
         conformance=found.conformance.conformance,
         lipschitz=found.lipschitz,
@@ -120,18 +121,24 @@ def _engine_facts(subject: Subject, conformance: ConformanceResult) -> EngineFac
     )
 
 
-def _reference_clean(subject: Subject, data: TestSet) -> float | None:
+def _reference_right(subject: Subject, data: TestSet) -> Flags | None:
+    """Returns which images the checkpoint classifies correctly before deployment."""
     if subject.reference is None:
         return None
-    return float((subject.reference.predictions(data.images) == data.labels).mean())
+    right: Flags = subject.reference.predictions(data.images) == data.labels
+    return right
 
 
 def _certified(
-    subject: Subject, data: TestSet, threat: Threat, flags: CertifiedFlags, correct: Flags
+    subject: Subject,
+    data: TestSet,
+    threat: Threat,
+    flags: CertifiedFlags,
+    correct: Flags,
+    right: Flags | None,
 ) -> Certified:
     margin = interval = same = None
-    if subject.reference is not None:
-        right = subject.reference.predictions(data.images) == data.labels
+    if subject.reference is not None and right is not None:
         by_margin, by_interval = subject.reference.certified(data.images, threat.levels)
         margin, interval = _share(by_margin, right), _share(by_interval, right)
         if flags.interval is not None:

@@ -114,8 +114,10 @@ def test_one_flipped_bit_in_one_logit_is_seen(precision: Precision) -> None:
     assert found.rounding is None
     assert found.conformance.bit_identical < 1
     assert found.conformance.max_ulp == 1
-    kinds = [violation.kind for violation in found.violations]
-    assert kinds == (["conformance"] if precision == "exact" else [])
+    # It happens in the first run over the data alone, which the later runs contradict.
+    kinds = {violation.kind for violation in found.violations}
+    assert kinds == {"determinism", *(["conformance"] if precision == "exact" else [])}
+    assert not found.conformance.deterministic
 
 
 def test_zeros_of_either_sign_are_one_value() -> None:
