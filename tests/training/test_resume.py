@@ -144,6 +144,7 @@ def test_an_interrupted_run_can_be_resumed(recipe: Path, tmp_path: Path) -> None
     while process.poll() is None and not state.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     errors = terminate(process)
-    assert process.returncode == 130
+    # A shell shows both as 130.
+    assert process.returncode in {130, -signal.SIGINT}
     assert "Traceback" not in errors
     assert {path.name for path in tmp_path.iterdir()} == {"ckpt.pt.state", "recipe.toml", "train.npz", "test.npz"}
