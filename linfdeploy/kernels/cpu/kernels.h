@@ -4,16 +4,18 @@
 // variant.
 //
 // Shapes, all row-major float32: x, lower, upper (batch, inputs); w (outputs, inputs); everything named y or
-// grad_y (batch, outputs). `threads` caps the threads; no result depends on it.
+// grad_y (batch, outputs). `pool` runs the blocks; no result depends on it.
 #pragma once
 
 #include <cstdint>
+
+#include "parallel.h"
 
 namespace linf {
 
 struct Sizes {
   int64_t batch, inputs, outputs;
-  int threads;
+  Pool pool;
 };
 
 // lp_dist_backward needs scratch of kGradBlocks * batch * inputs floats.
@@ -21,9 +23,9 @@ constexpr int64_t kGradBlocks = 8;
 
 struct Kernels {
   const char* isa;
-  // y = max_i |x_i - w_i|
-  void (*linf_dist)(Sizes, const float* x, const float* w, float* y);
-  // ... and the lowest index that attains it
+  // y = max_i |x_i - w_i| + bias; a null bias adds nothing
+  void (*linf_dist)(Sizes, const float* x, const float* w, const float* bias, float* y);
+  // y = max_i |x_i - w_i| and the lowest index that attains it
   void (*linf_dist_argmax)(Sizes, const float* x, const float* w, float* y, int64_t* index);
   // scatters grad_y to the inputs and weights that attained the maximum; grad_x and grad_w are overwritten
   void (*linf_dist_backward)(Sizes, const float* x, const float* w, const int64_t* index, const float* grad_y,

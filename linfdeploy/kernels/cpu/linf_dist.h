@@ -19,13 +19,12 @@ inline void linf_dist_rows(int64_t inputs, const float* x, const float* w, float
   Vec best[Rows] = {};
   for_each_vector(inputs, [&](int64_t i, int64_t, auto load_part, auto) {
     const Vec xi = load_part(x + i);
-    for (int64_t r = 0; r < Rows; ++r)
-      best[r] = maximum(distance(xi, Vec(load_part(w + r * inputs + i))), best[r]);
+    for (int64_t r = 0; r < Rows; ++r) best[r] = farther(best[r], xi, Vec(load_part(w + r * inputs + i)));
   });
   for (int64_t r = 0; r < Rows; ++r) y[r] = reduce_max(best[r]);
 }
 
-inline void linf_dist(Sizes n, const float* x, const float* w, float* y) {
+inline void linf_dist(Sizes n, const float* x, const float* w, const float* bias, float* y) {
   parallel((n.outputs + kRows - 1) / kRows, n, [=](int64_t block) {
     const int64_t o = block * kRows;
     for (int64_t b = 0; b < n.batch; ++b) {
@@ -37,6 +36,7 @@ inline void linf_dist(Sizes n, const float* x, const float* w, float* y) {
         for (int64_t r = 0; o + r < n.outputs; ++r)
           linf_dist_rows<1>(n.inputs, row, w + (o + r) * n.inputs, out + r);
       }
+      for (int64_t r = 0; bias && r < kRows && o + r < n.outputs; ++r) out[r] += bias[o + r];
     }
   });
 }
@@ -51,7 +51,7 @@ inline int64_t first_at(int64_t inputs, const float* x, const float* w, float be
 }
 
 inline void linf_dist_argmax(Sizes n, const float* x, const float* w, float* y, int64_t* index) {
-  linf_dist(n, x, w, y);
+  linf_dist(n, x, w, nullptr, y);
   parallel(n.batch, n, [=](int64_t b) {
     for (int64_t o = 0; o < n.outputs; ++o)
       index[b * n.outputs + o] = first_at(n.inputs, x + b * n.inputs, w + o * n.inputs, y[b * n.outputs + o]);
@@ -62,15 +62,17 @@ inline void linf_dist_backward(Sizes n, const float* x, const float* w, const in
                                const float* grad_y, float* grad_x, float* grad_w) {
   fill_zero(grad_x, n.batch * n.inputs);
   fill_zero(grad_w, n.outputs * n.inputs);
-  for (int64_t b = 0; b < n.batch; ++b) {
-    for (int64_t o = 0; o < n.outputs; ++o) {
-      const int64_t i = index[b * n.outputs + o];
-      const float g = grad_y[b * n.outputs + o];
-      const float signed_g = x[b * n.inputs + i] < w[o * n.inputs + i] ? -g : g;
-      grad_x[b * n.inputs + i] += signed_g;
-      grad_w[o * n.inputs + i] -= signed_g;
+  parallel(1, n, [=](int64_t) {
+    for (int64_t b = 0; b < n.batch; ++b) {
+      for (int64_t o = 0; o < n.outputs; ++o) {
+        const int64_t i = index[b * n.outputs + o];
+        const float g = grad_y[b * n.outputs + o];
+        const float signed_g = x[b * n.inputs + i] < w[o * n.inputs + i] ? -g : g;
+        grad_x[b * n.inputs + i] += signed_g;
+        grad_w[o * n.inputs + i] -= signed_g;
+      }
     }
-  }
+  });
 }
 
 inline void linf_dist_bounds(Sizes n, const float* lower, const float* upper, const float* w, float* y_lower,

@@ -30,7 +30,7 @@ inline float lp_dist_one(int64_t inputs, const float* x, const float* w, float p
 }
 
 inline void lp_dist(Sizes n, const float* x, const float* w, float p, float* y) {
-  linf_dist(n, x, w, y);
+  linf_dist(n, x, w, nullptr, y);
   parallel(n.outputs, n, [=](int64_t o) {
     for (int64_t b = 0; b < n.batch; ++b)
       y[b * n.outputs + o] =
@@ -66,11 +66,13 @@ inline void lp_dist_backward(Sizes n, const float* x, const float* w, float p, c
                      grad_y[b * n.outputs + o], scratch + block * x_size + b * n.inputs,
                      grad_w + o * n.inputs);
   });
-  for (int64_t i = 0; i < x_size; ++i) {
-    float total = scratch[i];
-    for (int64_t block = 1; block < kGradBlocks; ++block) total += scratch[block * x_size + i];
-    grad_x[i] = total;
-  }
+  parallel(1, n, [=](int64_t) {
+    for (int64_t i = 0; i < x_size; ++i) {
+      float total = scratch[i];
+      for (int64_t block = 1; block < kGradBlocks; ++block) total += scratch[block * x_size + i];
+      grad_x[i] = total;
+    }
+  });
 }
 
 }  // namespace LINF_ISA

@@ -26,7 +26,7 @@ const linf::Kernels* active = linf::kernels_for(nullptr);
 
 linf::Sizes sizes(const In& x, const In& w, int threads) {
   return {static_cast<int64_t>(x.shape(0)), static_cast<int64_t>(x.shape(1)),
-          static_cast<int64_t>(w.shape(0)), threads};
+          static_cast<int64_t>(w.shape(0)), linf::fork_join(threads)};
 }
 
 std::vector<std::string> available() {
@@ -51,7 +51,7 @@ NB_MODULE(_cpu, m) {
 
   m.def("linf_dist", [](In x, In w, Out y, int threads) {
     nb::gil_scoped_release release;
-    active->linf_dist(sizes(x, w, threads), x.data(), w.data(), y.data());
+    active->linf_dist(sizes(x, w, threads), x.data(), w.data(), nullptr, y.data());
   });
   m.def("linf_dist_argmax", [](In x, In w, Out y, OutIndex index, int threads) {
     nb::gil_scoped_release release;

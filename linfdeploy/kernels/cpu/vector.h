@@ -11,6 +11,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #include "kernels.h"
 #include "parallel.h"
 
@@ -37,10 +41,31 @@ inline Vec float_of(VecInt v) { return __builtin_convertvector(v, Vec); }
 inline Vec select(VecInt mask, Vec yes, Vec no) {
   return vec_of((mask & bits_of(yes)) | (~mask & bits_of(no)));
 }
-inline Vec absolute(Vec v) { return vec_of(bits_of(v) & 0x7fffffff); }
 inline Vec sign_of(Vec v) { return vec_of(bits_of(v) & (int32_t)0x80000000); }
 inline Vec with_sign(Vec v, Vec sign) { return vec_of(bits_of(v) ^ bits_of(sign)); }
-inline Vec maximum(Vec a, Vec b) { return a > b ? a : b; }
+inline Vec absolute(Vec v) { return vec_of(bits_of(v) & 0x7fffffff); }
+
+// a > b ? a : b, which compilers turn into a comparison and a blend if left to themselves.
+inline Vec maximum(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return _mm512_max_ps(a, b);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(a, b);
+#elif defined(__SSE2__)
+  return _mm_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+// max(best, |v|) for best >= 0: one instruction where there is one.
+inline Vec maximum_magnitude(Vec best, Vec v) {
+#if defined(__AVX512DQ__)
+  return _mm512_range_ps(best, v, 0x0b);  // the larger magnitude, with its sign cleared
+#else
+  return maximum(absolute(v), best);
+#endif
+}
 
 inline Vec load(const float* p) {
   Vec v;
@@ -88,9 +113,9 @@ constexpr int64_t kTermsWorthAThread = 1 << 17;
 template <typename Body>
 inline void parallel(int64_t blocks, Sizes n, Body body) {
   const int64_t worthwhile = n.batch * n.inputs * n.outputs / kTermsWorthAThread + 1;
+  if (worthwhile < n.pool.threads) n.pool.threads = static_cast<int>(worthwhile);
   parallel_for(
-      blocks, worthwhile < n.threads ? static_cast<int>(worthwhile) : n.threads,
-      [](void* context, int64_t block) { (*static_cast<Body*>(context))(block); }, &body);
+      n.pool, blocks, [](void* context, int64_t block) { (*static_cast<Body*>(context))(block); }, &body);
 }
 
 // Calls visit(offset, part, load, store) for every vector of a row, the last one padded with zeros; `part` is

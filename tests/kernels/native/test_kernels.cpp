@@ -37,7 +37,7 @@ void expect(bool holds, const char* isa, const char* what, linf::Sizes n) {
   ++failures;
   std::printf("%s %s at batch %lld, inputs %lld, outputs %lld, threads %d\n", isa, what,
               static_cast<long long>(n.batch), static_cast<long long>(n.inputs),
-              static_cast<long long>(n.outputs), n.threads);
+              static_cast<long long>(n.outputs), n.pool.threads);
 }
 
 bool near(double found, double expected, double scale) {
@@ -107,7 +107,7 @@ void check_linf(const linf::Kernels& k, const Case& c) {
   const int64_t size = c.n.batch * c.n.outputs;
   Floats y(size), same_y(size), grad_x(c.x.size), grad_w(c.w.size);
   std::unique_ptr<int64_t[]> index(size ? new int64_t[size] : nullptr);
-  k.linf_dist(c.n, c.x.get(), c.w.get(), y.get());
+  k.linf_dist(c.n, c.x.get(), c.w.get(), nullptr, y.get());
   k.linf_dist_argmax(c.n, c.x.get(), c.w.get(), same_y.get(), index.get());
   k.linf_dist_backward(c.n, c.x.get(), c.w.get(), index.get(), c.grad_y.get(), grad_x.get(), grad_w.get());
   c.each_output([&](int64_t b, int64_t o, int64_t at) {
@@ -159,12 +159,12 @@ void check_lp(const linf::Kernels& k, const Case& c, float p) {
 
 void check(const linf::Kernels& k) {
   std::mt19937 random(1);
-  const linf::Sizes all_sizes[] = {{1, 1, 1, 1},   {2, 15, 3, 2},  {3, 16, 4, 1},    {2, 17, 5, 3},
-                                   {5, 31, 9, 2},  {1, 33, 1, 2},  {7, 2, 19, 4},    {4, 47, 7, 2},
-                                   {3, 64, 13, 1}, {2, 65, 33, 2}, {0, 17, 5, 2},    {3, 17, 0, 2},
-                                   {0, 1, 0, 1},   {33, 3, 2, 16}, {19, 257, 131, 4}};
-  for (const linf::Sizes n : all_sizes) {
-    const Case c(n, random);
+  const int64_t all_sizes[][4] = {{1, 1, 1, 1},   {2, 15, 3, 2},  {3, 16, 4, 1},    {2, 17, 5, 3},
+                                  {5, 31, 9, 2},  {1, 33, 1, 2},  {7, 2, 19, 4},    {4, 47, 7, 2},
+                                  {3, 64, 13, 1}, {2, 65, 33, 2}, {0, 17, 5, 2},    {3, 17, 0, 2},
+                                  {0, 1, 0, 1},   {33, 3, 2, 16}, {19, 257, 131, 4}};
+  for (const auto& [batch, inputs, outputs, threads] : all_sizes) {
+    const Case c({batch, inputs, outputs, linf::fork_join(static_cast<int>(threads))}, random);
     check_linf(k, c);
     check_bounds(k, c);
     for (float p : {1.0f, 2.0f, 7.3f, 30.5f}) check_lp(k, c, p);
@@ -182,6 +182,6 @@ int main() {
     check(*kernels);
     std::printf("%s: done\n", kernels->isa);
   }
-  expect(linf::kernels_for("none") == nullptr, "none", "kernels_for", {0, 0, 0, 0});
+  expect(linf::kernels_for("none") == nullptr, "none", "kernels_for", {0, 0, 0, linf::fork_join(0)});
   return failures || !variants ? 1 : 0;
 }

@@ -18,6 +18,12 @@ inline T distance(T x, T w) {
   return absolute(x - w);
 }
 
+// max(best, distance(x, w)): a step of the reduction.
+template <typename T>
+inline T farther(T best, T x, T w) {
+  return maximum_magnitude(best, x - w);
+}
+
 // The farthest point of [lower, upper] from w, at the forward pass's own rounding: rounding is monotone, so
 // |fl(x - w)| <= farthest(...) for every float x in the interval, and an end point attains it.
 template <typename T>
