@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// CPU kernels of linf/linf_dist.h: lanes run along the inputs, four outputs share each load of x.
+// CPU kernels of linf/linf_dist.h.
 #pragma once
 
-#include "vector.h"
+#include "pairs.h"
 
 // The definition is written in terms of Vec.
 #include "linf/linf_dist.h"
@@ -11,34 +11,29 @@
 namespace linf {
 namespace LINF_ISA {
 
-constexpr int64_t kRows = 4;
-
-// The maxima of Rows consecutive outputs for one input row.
-template <int64_t Rows>
-inline void linf_dist_rows(int64_t inputs, const float* x, const float* w, float* y) {
-  Vec best[Rows] = {};
-  for_each_vector(inputs, [&](int64_t i, int64_t, auto load_part, auto) {
-    const Vec xi = load_part(x + i);
-    for (int64_t r = 0; r < Rows; ++r) best[r] = farther(best[r], xi, Vec(load_part(w + r * inputs + i)));
-  });
-  for (int64_t r = 0; r < Rows; ++r) y[r] = reduce_max(best[r]);
+// Rows of floats.
+inline Rows rows_of(const float* data, int64_t inputs) {
+  return {reinterpret_cast<const char*>(data), inputs * static_cast<int64_t>(sizeof(float))};
 }
 
+// max |x - w| + bias, as a reduction of pairs.h.
+struct LinfDist {
+  static constexpr int64_t kOperands = 1, kStates = 1, kResults = 1;
+  const float* bias;
+  float* y;
+  int64_t outputs;
+
+  static void start(Vec (&state)[1]) { state[0] = zero(); }
+  static void step(Vec (&state)[1], const Vec (&x)[1], Vec w) { state[0] = farther(state[0], x[0], w); }
+  static Vec finish(const Vec (&state)[1], int64_t) { return state[0]; }
+  void emit(int64_t, int64_t b, int64_t o, const float* words, int64_t count) const {
+    float* row = y + b * outputs + o;
+    for (int64_t i = 0; i < count; ++i) row[i] = bias ? words[i] + bias[o + i] : words[i];
+  }
+};
+
 inline void linf_dist(Sizes n, const float* x, const float* w, const float* bias, float* y) {
-  parallel((n.outputs + kRows - 1) / kRows, n, [=](int64_t block) {
-    const int64_t o = block * kRows;
-    for (int64_t b = 0; b < n.batch; ++b) {
-      const float* row = x + b * n.inputs;
-      float* out = y + b * n.outputs + o;
-      if (o + kRows <= n.outputs) {
-        linf_dist_rows<kRows>(n.inputs, row, w + o * n.inputs, out);
-      } else {
-        for (int64_t r = 0; o + r < n.outputs; ++r)
-          linf_dist_rows<1>(n.inputs, row, w + (o + r) * n.inputs, out + r);
-      }
-      for (int64_t r = 0; bias && r < kRows && o + r < n.outputs; ++r) out[r] += bias[o + r];
-    }
-  });
+  reduce_pairs(LinfDist{bias, y, n.outputs}, {{rows_of(x, n.inputs)}, rows_of(w, n.inputs)}, n);
 }
 
 // The lowest index whose distance equals `best`; 0 when none does, as for NaN.
@@ -71,24 +66,6 @@ inline void linf_dist_backward(Sizes n, const float* x, const float* w, const in
         grad_x[b * n.inputs + i] += signed_g;
         grad_w[o * n.inputs + i] -= signed_g;
       }
-    }
-  });
-}
-
-inline void linf_dist_bounds(Sizes n, const float* lower, const float* upper, const float* w, float* y_lower,
-                             float* y_upper) {
-  parallel(n.outputs, n, [=](int64_t o) {
-    for (int64_t b = 0; b < n.batch; ++b) {
-      Vec least = zero(), most = zero();
-      for_each_vector(n.inputs, [&](int64_t i, int64_t, auto load_part, auto) {
-        const Vec l = load_part(lower + b * n.inputs + i);
-        const Vec u = load_part(upper + b * n.inputs + i);
-        const Vec wi = load_part(w + o * n.inputs + i);
-        least = maximum(nearest(l, u, wi), least);
-        most = maximum(farthest(l, u, wi), most);
-      });
-      y_lower[b * n.outputs + o] = reduce_max(least);
-      y_upper[b * n.outputs + o] = reduce_max(most);
     }
   });
 }

@@ -7,6 +7,7 @@
 #include "vector.h"
 
 #include "linf_dist.h"
+#include "linf_dist_bounds.h"
 #include "lp_dist.h"
 // clang-format on
 

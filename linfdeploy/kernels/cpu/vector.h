@@ -45,6 +45,18 @@ inline Vec sign_of(Vec v) { return vec_of(bits_of(v) & (int32_t)0x80000000); }
 inline Vec with_sign(Vec v, Vec sign) { return vec_of(bits_of(v) ^ bits_of(sign)); }
 inline Vec absolute(Vec v) { return vec_of(bits_of(v) & 0x7fffffff); }
 
+inline Vec negative_zero() { return vec_of(VecInt{} + (int32_t)0x80000000); }
+
+// x - w, rounded once. As a fused multiply-subtract, where 256 bits are the widest: some processors take
+// subtractions and maxima in the same two units, and products in two others.
+inline Vec difference(Vec x, Vec w) {
+#if defined(__FMA__) && !defined(__AVX512F__)
+  return _mm256_fmsub_ps(x, Vec{} + 1.0f, w);
+#else
+  return x - w;
+#endif
+}
+
 // a > b ? a : b, which compilers turn into a comparison and a blend if left to themselves.
 inline Vec maximum(Vec a, Vec b) {
 #if defined(__AVX512F__)
@@ -55,6 +67,28 @@ inline Vec maximum(Vec a, Vec b) {
   return _mm_max_ps(a, b);
 #else
   return a > b ? a : b;
+#endif
+}
+
+inline Vec minimum(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return _mm512_min_ps(a, b);
+#elif defined(__AVX2__)
+  return _mm256_min_ps(a, b);
+#elif defined(__SSE2__)
+  return _mm_min_ps(a, b);
+#else
+  return a < b ? a : b;
+#endif
+}
+
+// min(best, v) for best <= -0. As unsigned integers negative floats come after all others, the larger the
+// magnitude the later; the integer unit is free where floats are subtracted and compared.
+inline Vec lowest(Vec best, Vec v) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  return (Vec)_mm256_max_epu32((__m256i)best, (__m256i)v);
+#else
+  return minimum(best, v);
 #endif
 }
 

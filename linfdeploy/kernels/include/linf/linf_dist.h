@@ -21,21 +21,33 @@ inline T distance(T x, T w) {
 // max(best, distance(x, w)): a step of the reduction.
 template <typename T>
 inline T farther(T best, T x, T w) {
-  return maximum_magnitude(best, x - w);
+  return maximum_magnitude(best, difference(x, w));
 }
 
-// The farthest point of [lower, upper] from w, at the forward pass's own rounding: rounding is monotone, so
-// |fl(x - w)| <= farthest(...) for every float x in the interval, and an end point attains it.
+// The distance over a box [lower, upper]. With a = fl(w - lower) and b = fl(upper - w), an interval's
+// farthest point is max(a, b) away from w and its nearest max(-a, -b, 0), so both ends of the maximum follow
+// from the extremes of a and b over all terms. Rounding is monotone: nearest <= |fl(x - w)| <= farthest for
+// every float x of the box, and both are attained.
+//
+// Extremes are {max(a, b, 0), min(a, b, -0)}.
 template <typename T>
-inline T farthest(T lower, T upper, T w) {
-  return maximum(absolute(lower - w), absolute(upper - w));
+inline void start_extremes(T (&extremes)[2]) {
+  extremes[0] = zero();
+  extremes[1] = negative_zero();
 }
-
-// The nearest point of [lower, upper] to w. May be negative when w lies inside; the reduction starts from 0,
-// which is then the sound bound.
 template <typename T>
-inline T nearest(T lower, T upper, T w) {
-  return maximum(lower - w, w - upper);
+inline void extend_extremes(T (&extremes)[2], T lower, T upper, T w) {
+  const T a = difference(w, lower), b = difference(upper, w);
+  extremes[0] = maximum(b, maximum(a, extremes[0]));
+  extremes[1] = lowest(lowest(extremes[1], a), b);
+}
+template <typename T>
+inline T farthest(const T (&extremes)[2]) {
+  return absolute(extremes[0]);
+}
+template <typename T>
+inline T nearest(const T (&extremes)[2]) {
+  return absolute(extremes[1]);
 }
 
 }  // namespace LINF_ISA
