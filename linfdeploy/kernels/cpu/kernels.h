@@ -3,8 +3,8 @@
 // The table of CPU kernels, one instance per instruction set. Plain types only: no SIMD type leaves a
 // variant.
 //
-// Shapes, all row-major float32: x, lower, upper (batch, inputs); w (outputs, inputs); everything named y or
-// grad_y (batch, outputs). `pool` runs the blocks; no result depends on it.
+// Shapes, all row-major, float32 where nothing else is said: x, lower, upper (batch, inputs); w (outputs,
+// inputs); everything named y or grad_y (batch, outputs). `pool` runs the blocks; no result depends on it.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +21,9 @@ struct Sizes {
 // lp_dist_backward needs scratch of kGradBlocks * batch * inputs floats.
 constexpr int64_t kGradBlocks = 8;
 
+// linf_dist_fp16 needs scratch of (batch + kHalfRows) * inputs floats.
+constexpr int64_t kHalfRows = 256;
+
 struct Kernels {
   const char* isa;
   // y = max_i |x_i - w_i| + bias; a null bias adds nothing
@@ -33,6 +36,14 @@ struct Kernels {
   // y_lower <= linf_dist(x) <= y_upper, in float arithmetic, for every float x with lower <= x <= upper
   void (*linf_dist_bounds)(Sizes, const float* lower, const float* upper, const float* w, float* y_lower,
                            float* y_upper);
+  // y = max_i |x_i - w_i|, exact for all values
+  void (*linf_dist_uint8)(Sizes, const uint8_t* x, const uint8_t* w, uint8_t* y);
+  void (*linf_dist_int8)(Sizes, const int8_t* x, const int8_t* w, uint8_t* y);
+  void (*linf_dist_int16)(Sizes, const int16_t* x, const int16_t* w, uint16_t* y);
+  // y = max_i |x_i - w_i| + bias of float16, given as their bits, rounded to float16 after the difference and
+  // after the sum; a null bias adds nothing
+  void (*linf_dist_fp16)(Sizes, const uint16_t* x, const uint16_t* w, const uint16_t* bias, uint16_t* y,
+                         float* scratch);
   // y = (sum_i |x_i - w_i|^p)^(1/p)
   void (*lp_dist)(Sizes, const float* x, const float* w, float p, float* y);
   // grad_x and grad_w are overwritten

@@ -38,7 +38,15 @@ inline void linf_dist(Sizes n, const float* x, const float* w, const float* bias
 
 // The lowest index whose distance equals `best`; 0 when none does, as for NaN.
 inline int64_t first_at(int64_t inputs, const float* x, const float* w, float best) {
-  for (int64_t i = 0; i < inputs; ++i) {
+  constexpr int64_t kTogether = 4;
+  int64_t i = 0;
+  for (; i + kTogether * kWidth <= inputs; i += kTogether * kWidth) {
+    VecInt found = {};
+    for (int64_t k = i; k < i + kTogether * kWidth; k += kWidth)
+      found |= distance(load(x + k), load(w + k)) == zero() + best;
+    if (any(found)) break;
+  }
+  for (; i < inputs; ++i) {
     const float d = x[i] - w[i];
     if ((d < 0 ? -d : d) == best) return i;
   }

@@ -22,9 +22,15 @@ using Out = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using InIndex = nb::ndarray<const int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using OutIndex = nb::ndarray<int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
+template <typename T>
+using InOf = nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+template <typename T>
+using OutOf = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
 const linf::Kernels* active = linf::kernels_for(nullptr);
 
-linf::Sizes sizes(const In& x, const In& w, int threads) {
+template <typename Array>
+linf::Sizes sizes(const Array& x, const Array& w, int threads) {
   return {static_cast<int64_t>(x.shape(0)), static_cast<int64_t>(x.shape(1)),
           static_cast<int64_t>(w.shape(0)), linf::fork_join(threads)};
 }
@@ -52,6 +58,24 @@ NB_MODULE(_cpu, m) {
   m.def("linf_dist", [](In x, In w, Out y, int threads) {
     nb::gil_scoped_release release;
     active->linf_dist(sizes(x, w, threads), x.data(), w.data(), nullptr, y.data());
+  });
+  m.def("linf_dist_uint8", [](InOf<uint8_t> x, InOf<uint8_t> w, OutOf<uint8_t> y, int threads) {
+    nb::gil_scoped_release release;
+    active->linf_dist_uint8(sizes(x, w, threads), x.data(), w.data(), y.data());
+  });
+  m.def("linf_dist_int8", [](InOf<int8_t> x, InOf<int8_t> w, OutOf<uint8_t> y, int threads) {
+    nb::gil_scoped_release release;
+    active->linf_dist_int8(sizes(x, w, threads), x.data(), w.data(), y.data());
+  });
+  m.def("linf_dist_int16", [](InOf<int16_t> x, InOf<int16_t> w, OutOf<uint16_t> y, int threads) {
+    nb::gil_scoped_release release;
+    active->linf_dist_int16(sizes(x, w, threads), x.data(), w.data(), y.data());
+  });
+  // float16 arrays come as their bits, viewed as uint16.
+  m.def("linf_dist_fp16", [](InOf<uint16_t> x, InOf<uint16_t> w, OutOf<uint16_t> y, int threads) {
+    nb::gil_scoped_release release;
+    std::vector<float> scratch((linf::kHalfRows + x.shape(0)) * x.shape(1));
+    active->linf_dist_fp16(sizes(x, w, threads), x.data(), w.data(), nullptr, y.data(), scratch.data());
   });
   m.def("linf_dist_argmax", [](In x, In w, Out y, OutIndex index, int threads) {
     nb::gil_scoped_release release;

@@ -117,42 +117,52 @@ inline void run_packed(const R& reduction, const Operands<R>& operands, Task tas
   emit_task(reduction, space, task);
 }
 
-// kWidth words of a row, the last of them, if they are not there, zero.
-inline Vec words_at(Rows rows, int64_t row, int64_t word) {
+// The last words of a row, fewer than kWidth, and zeros.
+inline Vec last_words(Rows rows, int64_t row, int64_t word) {
   Vec v{};
-  const int64_t left = rows.bytes - word * 4, all = static_cast<int64_t>(sizeof v);
-  if (left >= all) return load(reinterpret_cast<const float*>(rows.at(row, word)));
-  std::memcpy(&v, rows.at(row, word), static_cast<size_t>(left));
+  std::memcpy(&v, rows.at(row, word), static_cast<size_t>(rows.bytes - word * 4));
   return v;
 }
 
-// The largest word of all lanes: non-negative floats are ordered like their bits.
-inline float largest_word(Vec v) {
-  int32_t lanes[kWidth];
-  std::memcpy(lanes, &v, sizeof lanes);
-  for (int64_t width = kWidth / 2; width > 0; width /= 2)
-    for (int64_t i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
-  float word;
-  std::memcpy(&word, lanes, sizeof word);
-  return word;
+// The largest word of all lanes of each of four registers: non-negative floats are ordered like their bits.
+inline void largest_words(const Vec (&v)[4], float (&largest)[4]) {
+  float lanes[4][kWidth], by_lane[kWidth][4];
+  std::memcpy(lanes, v, sizeof lanes);
+  for (int64_t i = 0; i < kWidth; i += 4)
+    transpose4(reinterpret_cast<const char*>(lanes[0] + i), sizeof lanes[0], by_lane[i], 4);
+  int32_t best[4], other[4];
+  std::memcpy(best, by_lane[0], sizeof best);
+  for (int64_t i = 1; i < kWidth; ++i) {
+    std::memcpy(other, by_lane[i], sizeof other);
+    for (int64_t r = 0; r < 4; ++r) best[r] = best[r] > other[r] ? best[r] : other[r];
+  }
+  std::memcpy(largest, best, sizeof best);
 }
 
-// One row of x against Outputs rows of w, with lanes along the words.
+// One row of x against Outputs <= 4 rows of w, with lanes along the words.
 template <int64_t Outputs, typename R>
 inline void run_row(const R& reduction, const Operands<R>& operands, int64_t row, int64_t output) {
-  States<R> s[Outputs];
+  States<R> s[4];
   for (States<R>& state : s) R::start(state.of);
-  const int64_t words = operands.w.words();
-  for (int64_t i = 0; i < words; i += kWidth) {
+  const auto take = [&](int64_t i, auto words_at) __attribute__((always_inline)) {
     Vec x[R::kOperands];
+#pragma GCC unroll 2
     for (int64_t k = 0; k < R::kOperands; ++k) x[k] = words_at(operands.x[k], row, i);
 #pragma GCC unroll 4
     for (int64_t r = 0; r < Outputs; ++r) R::step(s[r].of, x, words_at(operands.w, output + r, i));
-  }
+  };
+  const int64_t vectors = operands.w.whole_words() / kWidth * kWidth;
+  for (int64_t i = 0; i < vectors; i += kWidth)
+    take(i, [](Rows rows, int64_t r, int64_t word) {
+      return load(reinterpret_cast<const float*>(rows.at(r, word)));
+    });
+  if (vectors * 4 < operands.w.bytes) take(vectors, last_words);
   for (int64_t k = 0; k < R::kResults; ++k) {
-    float results[Outputs];
-    for (int64_t r = 0; r < Outputs; ++r) results[r] = largest_word(R::finish(s[r].of, k));
-    reduction.emit(k, row, output, results, Outputs);
+    Vec results[4];
+    float largest[4];
+    for (int64_t r = 0; r < 4; ++r) results[r] = R::finish(s[r].of, k);
+    largest_words(results, largest);
+    reduction.emit(k, row, output, largest, Outputs);
   }
 }
 

@@ -8,6 +8,8 @@
 
 #include "linf_dist.h"
 #include "linf_dist_bounds.h"
+#include "linf_dist_fp16.h"
+#include "linf_dist_int.h"
 #include "lp_dist.h"
 // clang-format on
 
@@ -18,8 +20,11 @@ namespace linf {
 namespace LINF_ISA {
 
 extern const Kernels kernels;
-const Kernels kernels = {LINF_STRING(LINF_ISA), linf_dist, linf_dist_argmax, linf_dist_backward,
-                         linf_dist_bounds,      lp_dist,   lp_dist_backward};
+const Kernels kernels = {
+    LINF_STRING(LINF_ISA), linf_dist,       linf_dist_argmax, linf_dist_backward,
+    linf_dist_bounds,      linf_dist_uint8, linf_dist_int8,   linf_dist_int16,
+    linf_dist_fp16,        lp_dist,         lp_dist_backward,
+};
 
 }  // namespace LINF_ISA
 }  // namespace linf

@@ -101,6 +101,21 @@ inline Vec maximum_magnitude(Vec best, Vec v) {
 #endif
 }
 
+// Whether a lane of a comparison's result is set.
+inline bool any(VecInt mask) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask((__m512i)mask) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps((__m256)mask) != 0;
+#elif defined(__SSE2__)
+  return _mm_movemask_ps((__m128)mask) != 0;
+#else
+  int32_t found = 0;
+  for (int64_t i = 0; i < kWidth; ++i) found |= mask[i];
+  return found != 0;
+#endif
+}
+
 inline Vec load(const float* p) {
   Vec v;
   std::memcpy(&v, p, sizeof v);

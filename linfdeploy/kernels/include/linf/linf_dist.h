@@ -15,7 +15,7 @@ namespace LINF_ISA {
 // 0 is the neutral element: distances are never negative.
 template <typename T>
 inline T distance(T x, T w) {
-  return absolute(x - w);
+  return absolute(difference(x, w));
 }
 
 // max(best, distance(x, w)): a step of the reduction.
