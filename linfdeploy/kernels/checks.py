@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -16,27 +17,34 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "Array",
     "FloatArray",
     "IndexArray",
     "check_pair",
     "check_power",
     "check_same_shape",
+    "dtype_name",
     "tensors",
     "threads_for_numpy",
 ]
 
+Array: TypeAlias = npt.NDArray[Any]
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IndexArray: TypeAlias = npt.NDArray[np.int64]
 
 
-def check_pair(op: str, x: FloatArray | torch.Tensor, w: FloatArray | torch.Tensor) -> None:
-    """Checks that `x` (N, I) and `w` (O, I) are float32 matrices on the CPU with I >= 1 in common.
+def check_pair(
+    op: str, x: Array | torch.Tensor, w: Array | torch.Tensor, dtypes: Sequence[str] = ("float32",)
+) -> None:
+    """Checks that `x` (N, I) and `w` (O, I) are matrices on the CPU, of one of the dtypes, with I >= 1 in common.
 
     Raises:
         KernelError: Naming the argument, what was found and what was expected.
     """
     for name, value in (("x", x), ("w", w)):
-        _check_matrix(op, name, value)
+        _check_matrix(op, name, value, dtypes)
+    if dtype_name(x) != dtype_name(w):
+        raise KernelError(f"{op}: x is {x.dtype} and w is {w.dtype}; expected one dtype")
     if x.shape[1] != w.shape[1] or x.shape[1] == 0:
         raise KernelError(
             f"{op}: x is {_shape(x)} and w is {_shape(w)}; expected x (N, I) and w (O, I) with the same I >= 1"
@@ -79,6 +87,11 @@ def tensors(op: str, *values: object) -> tuple[torch.Tensor, ...]:
     return values  # type: ignore[return-value]  # checked one by one above
 
 
+def dtype_name(value: Array | torch.Tensor) -> str:
+    """Returns the name that numpy and torch share for a dtype, such as `float32`."""
+    return str(value.dtype).removeprefix("torch.")
+
+
 def threads_for_numpy() -> int:
     """Returns the threads that numpy calls use: OMP_NUM_THREADS, or the processors this process may use."""
     configured = os.environ.get("OMP_NUM_THREADS", "")
@@ -87,15 +100,16 @@ def threads_for_numpy() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check_matrix(op: str, name: str, value: FloatArray | torch.Tensor) -> None:
+def _check_matrix(op: str, name: str, value: Array | torch.Tensor, dtypes: Sequence[str] = ("float32",)) -> None:
     if len(value.shape) != 2:
         raise KernelError(f"{op}: {name} has shape {_shape(value)}; expected a matrix")
-    if str(value.dtype) not in {"float32", "torch.float32"}:
-        raise KernelError(f"{op}: {name} is {value.dtype}; expected float32")
+    if dtype_name(value) not in dtypes:
+        expected = " or ".join(filter(None, (", ".join(dtypes[:-1]), dtypes[-1])))
+        raise KernelError(f"{op}: {name} is {value.dtype}; expected {expected}")
     device: Any = getattr(value, "device", "cpu")
     if getattr(device, "type", "cpu") not in {"cpu", "meta"}:
         raise KernelError(f"{op}: {name} is on {device}; expected a CPU tensor: call .cpu() first")
 
 
-def _shape(value: FloatArray | torch.Tensor) -> tuple[int, ...]:
+def _shape(value: Array | torch.Tensor) -> tuple[int, ...]:
     return tuple(int(size) for size in value.shape)

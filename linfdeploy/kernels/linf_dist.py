@@ -9,13 +9,16 @@ import numpy as np
 
 from linfdeploy.kernels import _cpu
 from linfdeploy.kernels.checks import (
+    Array,
     FloatArray,
     IndexArray,
     check_pair,
     check_same_shape,
+    dtype_name,
     tensors,
     threads_for_numpy,
 )
+from linfdeploy.kernels.forward import FORWARD_DTYPES, RESULT_DTYPES, forward
 
 if TYPE_CHECKING:
     import torch
@@ -26,19 +29,23 @@ __all__ = ["linf_dist", "linf_dist_argmax", "linf_dist_bounds"]
 @overload
 def linf_dist(x: FloatArray, w: FloatArray) -> FloatArray: ...
 @overload
+def linf_dist(x: Array, w: Array) -> Array: ...
+@overload
 def linf_dist(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor: ...
-def linf_dist(x: FloatArray | torch.Tensor, w: FloatArray | torch.Tensor) -> FloatArray | torch.Tensor:
+def linf_dist(x: Array | torch.Tensor, w: Array | torch.Tensor) -> Array | torch.Tensor:
     """Returns the l_inf distance of every row of `x` to every row of `w`.
 
     The result's bits depend on nothing but the arguments: each difference is rounded once, and absolute value and
-    maximum are exact. A NaN in the input leaves the result undefined.
+    maximum are exact. Flush-to-zero, set by the caller, changes nothing. A NaN in the input leaves the result
+    undefined. Integers are exact for all values.
 
     Args:
-        x: (N, I) float32, inputs.
-        w: (O, I) float32, weights. Differentiable, like `x`, for tensors.
+        x: (N, I) float32, float16, int16, int8 or uint8, inputs.
+        w: (O, I) of the same dtype, weights. Differentiable, like `x`, for tensors of float32.
 
     Returns:
-        (N, O) float32, `max_i |x[n, i] - w[o, i]|`, of the kind of `x`.
+        (N, O), `max_i |x[n, i] - w[o, i]|`, of the kind of `x`: float32, float16, uint16 for int16, uint8 for int8
+        and uint8.
 
     Raises:
         KernelError: A shape, dtype or device that does not fit.
@@ -48,9 +55,9 @@ def linf_dist(x: FloatArray | torch.Tensor, w: FloatArray | torch.Tensor) -> Flo
         array([[2., 1.]], dtype=float32)
     """
     if isinstance(x, np.ndarray) and isinstance(w, np.ndarray):
-        check_pair("linf_dist", x, w)
-        y = np.empty((x.shape[0], w.shape[0]), np.float32)
-        _cpu.linf_dist(np.ascontiguousarray(x), np.ascontiguousarray(w), y, threads_for_numpy())
+        check_pair("linf_dist", x, w, FORWARD_DTYPES)
+        y = np.empty((x.shape[0], w.shape[0]), RESULT_DTYPES[dtype_name(x)])
+        forward(np.ascontiguousarray(x), np.ascontiguousarray(w), y, np.uint16, threads_for_numpy())
         return y
     from linfdeploy.kernels.torch import linf_dist as op
 

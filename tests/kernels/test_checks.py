@@ -70,17 +70,32 @@ def test_not_a_matrix(op: str, shape: tuple[int, ...], zeros: Zeros) -> None:
         PAIR_OPS[op](zeros((4, 3)), zeros(shape))
 
 
+def _expected_dtypes(op: str) -> str:
+    return "float32, float16, int16, int8 or uint8" if op == "linf_dist" else "float32"
+
+
 @pytest.mark.parametrize("op", PAIR_OPS)
-@pytest.mark.parametrize("dtype", ["float64", "float16", "int32"])
+@pytest.mark.parametrize("dtype", ["float64", "int32", "bool"])
 def test_wrong_dtype(op: str, dtype: str, zeros: Zeros, prefix: str) -> None:
-    with _refused(f"{op}: x is {prefix}{dtype}; expected float32"):
+    with _refused(f"{op}: x is {prefix}{dtype}; expected {_expected_dtypes(op)}"):
         PAIR_OPS[op](zeros((2, 3), dtype), zeros((4, 3)))
-    with _refused(f"{op}: w is {prefix}{dtype}; expected float32"):
+    with _refused(f"{op}: w is {prefix}{dtype}; expected {_expected_dtypes(op)}"):
         PAIR_OPS[op](zeros((2, 3)), zeros((4, 3), dtype))
 
 
+@pytest.mark.parametrize("op", ["linf_dist_argmax", "linf_dist_bounds", "lp_dist"])
+def test_low_precision_is_for_the_forward_alone(op: str, zeros: Zeros, prefix: str) -> None:
+    with _refused(f"{op}: x is {prefix}float16; expected float32"):
+        PAIR_OPS[op](zeros((2, 3), "float16"), zeros((4, 3), "float16"))
+
+
+def test_mixed_dtypes(zeros: Zeros, prefix: str) -> None:
+    with _refused(f"linf_dist: x is {prefix}uint8 and w is {prefix}int8; expected one dtype"):
+        linf_dist(zeros((2, 3), "uint8"), zeros((4, 3), "int8"))
+
+
 def test_swapped_bytes() -> None:
-    with _refused("linf_dist: x is >f4; expected float32"):
+    with _refused(f"linf_dist: x is >f4; expected {_expected_dtypes('linf_dist')}"):
         linf_dist(np.zeros((2, 3), ">f4"), np.zeros((2, 3), np.float32))
 
 

@@ -49,10 +49,18 @@ def test_an_unknown_variant_is_refused() -> None:
         _cpu.use("avx1024")
 
 
+# Few rows are walked one by one, many in panels: each dimension varies around both.
+FEW = {"batch": 3, "outputs": 5, "inputs": 19}
+MANY = {"batch": 45, "outputs": 35, "inputs": 21}
+# Beyond a block in every dimension.
+BLOCKS = (131, 530, 1061)
+
+
+@pytest.mark.parametrize("around", [FEW, MANY], ids=["few", "many"])
 @pytest.mark.parametrize("dimension", ["batch", "outputs", "inputs"])
-def test_bits_at_every_size(isa: str, dimension: str) -> None:
+def test_bits_at_every_size(isa: str, dimension: str, around: dict[str, int]) -> None:
     for size in SIZES:
-        x, w = _pair(size, **({"batch": 3, "outputs": 5, "inputs": 19} | {dimension: size}))
+        x, w = _pair(size, **(around | {dimension: size}))
         _assert_same_bits(linf_dist(x, w), oracles.linf_dist(x, w))
 
 
@@ -61,6 +69,16 @@ def test_bits_at_random_sizes(isa: str, seed: int) -> None:
     batch, outputs, inputs = np.random.default_rng(seed).integers(1, 71, 3)
     x, w = _pair(seed, int(batch), int(outputs), int(inputs))
     _assert_same_bits(linf_dist(x, w), oracles.linf_dist(x, w))
+
+
+def test_bits_across_blocks(isa: str) -> None:
+    x, w = _pair(0, *BLOCKS)
+    expected = np.stack([oracles.linf_dist(row[None], w)[0] for row in x])
+    for threads in (1, 3):
+        _assert_same_bits(_threads(x, w, threads), expected)
+    y, index = linf_dist_argmax(x, w)
+    _assert_same_bits(y, expected)
+    np.testing.assert_array_equal(index, np.stack([np.abs(row - w).argmax(-1) for row in x]))
 
 
 @pytest.mark.parametrize("inputs", [1, 15, 16, 17, 40])
@@ -202,10 +220,11 @@ def _bounds_by_definition(lower: Float32, upper: Float32, w: Float32) -> tuple[F
     return nearest.max(-1), np.maximum(at_lower, at_upper).max(-1)
 
 
+@pytest.mark.parametrize("around", [FEW, MANY], ids=["few", "many"])
 @pytest.mark.parametrize("dimension", ["batch", "outputs", "inputs"])
-def test_bounds_at_every_size(isa: str, dimension: str) -> None:
+def test_bounds_at_every_size(isa: str, dimension: str, around: dict[str, int]) -> None:
     for size in SIZES:
-        sizes = {"batch": 3, "outputs": 5, "inputs": 19} | {dimension: size}
+        sizes = around | {dimension: size}
         a, w = _pair(size, **sizes)
         b = _pair(1000 + size, **sizes)[0]
         lower, upper = np.minimum(a, b), np.maximum(a, b)
@@ -213,6 +232,15 @@ def test_bounds_at_every_size(isa: str, dimension: str) -> None:
             linf_dist_bounds(lower, upper, w), _bounds_by_definition(lower, upper, w), strict=True
         ):
             _assert_same_bits(found, expected)
+
+
+def test_bounds_across_blocks(isa: str) -> None:
+    a, w = _pair(1, *BLOCKS)
+    lower, upper = a - np.float32(0.5), a + np.float32(0.25)
+    found = linf_dist_bounds(lower, upper, w)
+    for n in range(0, len(a), 7):
+        for end, expected in zip(found, _bounds_by_definition(lower[n, None], upper[n, None], w), strict=True):
+            _assert_same_bits(end[n, None], expected)
 
 
 def test_bounds_of_a_point_are_the_forward_pass(isa: str) -> None:

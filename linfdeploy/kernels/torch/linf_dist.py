@@ -8,15 +8,20 @@ from typing import Any
 import torch
 
 from linfdeploy.kernels import _cpu
-from linfdeploy.kernels.checks import check_pair, check_same_shape
+from linfdeploy.kernels.checks import check_pair, check_same_shape, dtype_name
+from linfdeploy.kernels.forward import FORWARD_DTYPES, RESULT_DTYPES, forward
 
 __all__ = ["linf_dist", "linf_dist_argmax", "linf_dist_bounds"]
 
 
+def _new_result(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return x.new_empty((x.shape[0], w.shape[0]), dtype=getattr(torch, RESULT_DTYPES[dtype_name(x)]))
+
+
 @torch.library.custom_op("linfdeploy::linf_dist", mutates_args=(), device_types="cpu")
 def _linf_dist(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    y = x.new_empty(x.shape[0], w.shape[0])
-    _cpu.linf_dist(x.detach().contiguous(), w.detach().contiguous(), y, torch.get_num_threads())
+    y = _new_result(x, w)
+    forward(x.detach().contiguous(), w.detach().contiguous(), y, torch.uint16, torch.get_num_threads())
     return y
 
 
@@ -51,9 +56,7 @@ def _linf_dist_bounds(
     return y_lower, y_upper
 
 
-@_linf_dist.register_fake
-def _(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    return x.new_empty(x.shape[0], w.shape[0])
+_linf_dist.register_fake(_new_result)
 
 
 @_linf_dist_argmax.register_fake
@@ -101,8 +104,13 @@ _linf_dist_argmax.register_autograd(_scatter, setup_context=_save_index)
 
 
 def linf_dist(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    """See `linfdeploy.kernels.linf_dist`; differentiable, through the lowest index that attains the maximum."""
-    check_pair("linf_dist", x, w)
+    """See `linfdeploy.kernels.linf_dist`.
+
+    Differentiable, for float32, through the lowest index that attains the maximum.
+    """
+    check_pair("linf_dist", x, w, FORWARD_DTYPES)
+    if x.dtype != torch.float32:
+        x, w = x.detach(), w.detach()
     y: torch.Tensor = _linf_dist(x, w)
     return y
 

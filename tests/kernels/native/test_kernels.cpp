@@ -105,20 +105,60 @@ void expect_gradients(const Case& c, const Floats& grad_x, const Floats& grad_w,
 
 void check_linf(const linf::Kernels& k, const Case& c) {
   const int64_t size = c.n.batch * c.n.outputs;
-  Floats y(size), same_y(size), grad_x(c.x.size), grad_w(c.w.size);
+  Floats y(size), same_y(size), bias(c.n.outputs), grad_x(c.x.size), grad_w(c.w.size);
   std::unique_ptr<int64_t[]> index(size ? new int64_t[size] : nullptr);
-  k.linf_dist(c.n, c.x.get(), c.w.get(), nullptr, y.get());
+  for (int64_t o = 0; o < bias.size; ++o) bias[o] = static_cast<float>(o);
+  k.linf_dist(c.n, c.x.get(), c.w.get(), bias.get(), y.get());
   k.linf_dist_argmax(c.n, c.x.get(), c.w.get(), same_y.get(), index.get());
   k.linf_dist_backward(c.n, c.x.get(), c.w.get(), index.get(), c.grad_y.get(), grad_x.get(), grad_w.get());
   c.each_output([&](int64_t b, int64_t o, int64_t at) {
     const int64_t i = c.farthest(b, o);
-    expect(y[at] == std::abs(c.difference(b, o, i)) && y[at] == same_y[at], k.isa, "linf_dist", c.n);
+    const float distance = static_cast<float>(std::abs(c.difference(b, o, i)));
+    expect(same_y[at] == distance && y[at] == distance + bias[o], k.isa, "linf_dist", c.n);
     expect(index[at] == i, k.isa, "linf_dist_argmax", c.n);
   });
   expect_gradients(c, grad_x, grad_w, k.isa, "linf_dist_backward", [&](int64_t b, int64_t o) {
     const int64_t farthest = c.farthest(b, o);
     const double sign = c.difference(b, o, farthest) < 0 ? -1.0 : 1.0;
     return [=](int64_t i) { return i == farthest ? sign : 0.0; };
+  });
+}
+
+// Plain loops over the integers of type T, against a kernel that gives U.
+template <typename T, typename U>
+void check_integers(const char* isa, const char* what, const Case& c,
+                    void (*kernel)(linf::Sizes, const T*, const T*, U*), int range, std::mt19937& random) {
+  std::vector<T> x(c.x.size), w(c.w.size);
+  std::vector<U> y(c.n.batch * c.n.outputs);
+  for (T& value : x) value = static_cast<T>(random() % range);
+  for (T& value : w) value = static_cast<T>(random() % range);
+  kernel(c.n, x.data(), w.data(), y.data());
+  c.each_output([&](int64_t b, int64_t o, int64_t at) {
+    int most = 0;
+    for (int64_t i = 0; i < c.n.inputs; ++i)
+      most = std::max(most, std::abs(int{x[b * c.n.inputs + i]} - int{w[o * c.n.inputs + i]}));
+    expect(y[at] == most, isa, what, c.n);
+  });
+}
+
+void check_low_precision(const linf::Kernels& k, const Case& c) {
+  std::mt19937 random(2);
+  for (int range : {1 << 6, 1 << 8}) {
+    check_integers(k.isa, "linf_dist_uint8", c, k.linf_dist_uint8, range, random);
+    check_integers(k.isa, "linf_dist_int8", c, k.linf_dist_int8, range, random);
+    check_integers(k.isa, "linf_dist_int16", c, k.linf_dist_int16, range * 256, random);
+  }
+  // Small integers are float16 of which every difference is one too; 0x6400 + n is 1024 + n.
+  Floats scratch((linf::kHalfRows + c.n.batch) * c.n.inputs);
+  std::vector<uint16_t> x(c.x.size), w(c.w.size), bias(c.n.outputs, 0x3c00), y(c.n.batch * c.n.outputs);
+  for (uint16_t& value : x) value = static_cast<uint16_t>(0x6400 + random() % 1024);
+  for (uint16_t& value : w) value = static_cast<uint16_t>(0x6400 + random() % 1024);
+  k.linf_dist_fp16(c.n, x.data(), w.data(), bias.data(), y.data(), scratch.get());
+  c.each_output([&](int64_t b, int64_t o, int64_t at) {
+    int most = 0;
+    for (int64_t i = 0; i < c.n.inputs; ++i)
+      most = std::max(most, std::abs(x[b * c.n.inputs + i] - w[o * c.n.inputs + i]));
+    expect(std::ldexp(1024 + (y[at] & 1023), (y[at] >> 10) - 25) == most + 1, k.isa, "linf_dist_fp16", c.n);
   });
 }
 
@@ -159,14 +199,16 @@ void check_lp(const linf::Kernels& k, const Case& c, float p) {
 
 void check(const linf::Kernels& k) {
   std::mt19937 random(1);
-  const int64_t all_sizes[][4] = {{1, 1, 1, 1},   {2, 15, 3, 2},  {3, 16, 4, 1},    {2, 17, 5, 3},
-                                  {5, 31, 9, 2},  {1, 33, 1, 2},  {7, 2, 19, 4},    {4, 47, 7, 2},
-                                  {3, 64, 13, 1}, {2, 65, 33, 2}, {0, 17, 5, 2},    {3, 17, 0, 2},
-                                  {0, 1, 0, 1},   {33, 3, 2, 16}, {19, 257, 131, 4}};
+  const int64_t all_sizes[][4] = {{1, 1, 1, 1},   {2, 15, 3, 2},  {3, 16, 4, 1},     {2, 17, 5, 3},
+                                  {5, 31, 9, 2},  {1, 33, 1, 2},  {7, 2, 19, 4},     {4, 47, 7, 2},
+                                  {3, 64, 13, 1}, {2, 65, 33, 2}, {0, 17, 5, 2},     {3, 17, 0, 2},
+                                  {0, 1, 0, 1},   {33, 3, 2, 16}, {19, 257, 131, 4}, {67, 1027, 37, 2}};
   for (const auto& [batch, inputs, outputs, threads] : all_sizes) {
     const Case c({batch, inputs, outputs, linf::fork_join(static_cast<int>(threads))}, random);
     check_linf(k, c);
+    check_low_precision(k, c);
     check_bounds(k, c);
+    if (inputs > 1000) continue;  // plain loops over pow are slow
     for (float p : {1.0f, 2.0f, 7.3f, 30.5f}) check_lp(k, c, p);
   }
 }
