@@ -8,6 +8,7 @@
 
 #include "linf_dist.h"
 #include "lp_dist.h"
+#include "lp_dist_backward.h"
 // clang-format on
 
 #define LINF_STRING_(name) #name
