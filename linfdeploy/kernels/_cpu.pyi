@@ -17,7 +17,18 @@ def linf_dist_backward(
 def linf_dist_bounds(
     lower: Array, upper: Array, w: Array, y_lower: Array, y_upper: Array, threads: int
 ) -> None: ...
-def lp_dist(x: Array, w: Array, p: float, y: Array, threads: int) -> None: ...
+def lp_dist(
+    x: Array, w: Array, p: float, y: Array, largest: Array, sum: Array, threads: int, skip: bool = True
+) -> None: ...
 def lp_dist_backward(
-    x: Array, w: Array, p: float, y: Array, grad_y: Array, grad_x: Array, grad_w: Array, threads: int
+    x: Array,
+    w: Array,
+    p: float,
+    largest: Array,
+    sum: Array,
+    grad_y: Array,
+    grad_x: Array | None,
+    grad_w: Array | None,
+    threads: int,
+    skip: bool = True,
 ) -> None: ...

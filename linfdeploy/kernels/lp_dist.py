@@ -23,9 +23,11 @@ def lp_dist(x: torch.Tensor, w: torch.Tensor, p: float) -> torch.Tensor: ...
 def lp_dist(x: FloatArray | torch.Tensor, w: FloatArray | torch.Tensor, p: float) -> FloatArray | torch.Tensor:
     """Returns the l_p distance of every row of `x` to every row of `w`.
 
-    Powers are taken of ratios to the largest term, so no p overflows; the relative error is a few 2^-24. The
-    order of the sum is fixed: the bits do not depend on the number of threads or on the instruction set. Where the
-    largest term is below 1e-29 or above 1e38 it is returned as it is, and has no gradient.
+    Powers are taken of ratios to the largest term, so no p overflows. The relative error of the distance is
+    below 2e-6; a gradient's is below 1e-5, given the differences `x - w` as float32 has them. The order of every
+    sum is fixed: the bits do not depend on the number of threads or on the instruction set. From p = 40 on, terms
+    below 2^-36 of the largest are left out of sums. Where the largest term is below 1e-29 or above 1e38 it is
+    returned as it is, and has no gradient.
 
     Args:
         x: (N, I) float32, inputs.
@@ -41,8 +43,9 @@ def lp_dist(x: FloatArray | torch.Tensor, w: FloatArray | torch.Tensor, p: float
     if isinstance(x, np.ndarray) and isinstance(w, np.ndarray):
         check_pair("lp_dist", x, w)
         check_power("lp_dist", p)
-        y = np.empty((x.shape[0], w.shape[0]), np.float32)
-        _cpu.lp_dist(np.ascontiguousarray(x), np.ascontiguousarray(w), p, y, threads_for_numpy())
+        y, largest, powers = (np.empty((x.shape[0], w.shape[0]), np.float32) for _ in range(3))
+        rows = np.ascontiguousarray(x), np.ascontiguousarray(w)
+        _cpu.lp_dist(*rows, p, y, largest, powers, threads_for_numpy())
         return y
     from linfdeploy.kernels.torch import lp_dist as op
 

@@ -18,8 +18,12 @@ struct Sizes {
   Pool pool;
 };
 
-// lp_dist_backward needs scratch of kGradBlocks * batch * inputs floats.
+// lp_dist_backward sums grad_x in this many blocks of outputs, whatever the number of threads. Its scratch
+// holds all but the first, and one number for each distance.
 constexpr int64_t kGradBlocks = 8;
+inline int64_t lp_dist_backward_scratch(const Sizes& n) {
+  return (kGradBlocks - 1) * n.batch * n.inputs + n.batch * n.outputs;
+}
 
 // linf_dist_fp16 needs scratch of (batch + kHalfRows) * inputs floats.
 constexpr int64_t kHalfRows = 256;
@@ -44,11 +48,14 @@ struct Kernels {
   // after the sum; a null bias adds nothing
   void (*linf_dist_fp16)(Sizes, const uint16_t* x, const uint16_t* w, const uint16_t* bias, uint16_t* y,
                          float* scratch);
-  // y = (sum_i |x_i - w_i|^p)^(1/p)
-  void (*lp_dist)(Sizes, const float* x, const float* w, float p, float* y);
-  // grad_x and grad_w are overwritten
-  void (*lp_dist_backward)(Sizes, const float* x, const float* w, float p, const float* y,
-                           const float* grad_y, float* grad_x, float* grad_w, float* scratch);
+  // y = (sum_i |x_i - w_i|^p)^(1/p) = largest * sum^(1/p), where `largest` is the largest |x_i - w_i| and
+  // `sum` that of the powers of their ratios to it. `skip` leaves out what cannot change a float sum.
+  void (*lp_dist)(Sizes, const float* x, const float* w, float p, bool skip, float* y, float* largest,
+                  float* sum);
+  // grad_x and grad_w are overwritten; a null one is not computed
+  void (*lp_dist_backward)(Sizes, const float* x, const float* w, float p, bool skip, const float* largest,
+                           const float* sum, const float* grad_y, float* grad_x, float* grad_w,
+                           float* scratch);
 };
 
 // The fastest variant that this processor runs; `isa` ("avx512", "avx2", "baseline") forces one.

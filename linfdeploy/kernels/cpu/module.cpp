@@ -4,9 +4,12 @@
 // in Python, where the message can be good; what arrives here is trusted.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -91,14 +94,26 @@ NB_MODULE(_cpu, m) {
     active->linf_dist_bounds(sizes(lower, w, threads), lower.data(), upper.data(), w.data(), y_lower.data(),
                              y_upper.data());
   });
-  m.def("lp_dist", [](In x, In w, float p, Out y, int threads) {
-    nb::gil_scoped_release release;
-    active->lp_dist(sizes(x, w, threads), x.data(), w.data(), p, y.data());
-  });
-  m.def("lp_dist_backward", [](In x, In w, float p, In y, In grad_y, Out grad_x, Out grad_w, int threads) {
-    nb::gil_scoped_release release;
-    std::vector<float> scratch(linf::kGradBlocks * x.shape(0) * x.shape(1));
-    active->lp_dist_backward(sizes(x, w, threads), x.data(), w.data(), p, y.data(), grad_y.data(),
-                             grad_x.data(), grad_w.data(), scratch.data());
-  });
+  m.def(
+      "lp_dist",
+      [](In x, In w, float p, Out y, Out largest, Out sum, int threads, bool skip) {
+        nb::gil_scoped_release release;
+        active->lp_dist(sizes(x, w, threads), x.data(), w.data(), p, skip, y.data(), largest.data(),
+                        sum.data());
+      },
+      nb::arg("x"), nb::arg("w"), nb::arg("p"), nb::arg("y"), nb::arg("largest"), nb::arg("sum"),
+      nb::arg("threads"), nb::arg("skip") = true);
+  m.def(
+      "lp_dist_backward",
+      [](In x, In w, float p, In largest, In sum, In grad_y, std::optional<Out> grad_x,
+         std::optional<Out> grad_w, int threads, bool skip) {
+        nb::gil_scoped_release release;
+        const linf::Sizes n = sizes(x, w, threads);
+        const std::unique_ptr<float[]> scratch(new float[linf::lp_dist_backward_scratch(n)]);
+        active->lp_dist_backward(n, x.data(), w.data(), p, skip, largest.data(), sum.data(), grad_y.data(),
+                                 grad_x ? grad_x->data() : nullptr, grad_w ? grad_w->data() : nullptr,
+                                 scratch.get());
+      },
+      nb::arg("x"), nb::arg("w"), nb::arg("p"), nb::arg("largest"), nb::arg("sum"), nb::arg("grad_y"),
+      nb::arg("grad_x").none(), nb::arg("grad_w").none(), nb::arg("threads"), nb::arg("skip") = true);
 }

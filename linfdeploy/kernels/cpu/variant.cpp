@@ -11,6 +11,7 @@
 #include "linf_dist_fp16.h"
 #include "linf_dist_int.h"
 #include "lp_dist.h"
+#include "lp_dist_backward.h"
 // clang-format on
 
 #define LINF_STRING_(name) #name

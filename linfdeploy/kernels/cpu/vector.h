@@ -116,6 +116,21 @@ inline bool any(VecInt mask) {
 #endif
 }
 
+// Whether a > b in any lane.
+inline bool any_greater(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0;
+#elif defined(__SSE2__)
+  return _mm_movemask_ps(_mm_cmpgt_ps(a, b)) != 0;
+#else
+  for (int64_t lane = 0; lane < kWidth; ++lane)
+    if (a[lane] > b[lane]) return true;
+  return false;
+#endif
+}
+
 inline Vec load(const float* p) {
   Vec v;
   std::memcpy(&v, p, sizeof v);

@@ -178,12 +178,23 @@ void check_bounds(const linf::Kernels& k, const Case& c) {
   });
 }
 
-void check_lp(const linf::Kernels& k, const Case& c, float p) {
+void check_lp(const linf::Kernels& k, const Case& c, float p, bool skip) {
   const int64_t size = c.n.batch * c.n.outputs;
-  Floats y(size), grad_x(c.x.size), grad_w(c.w.size), scratch(linf::kGradBlocks * c.x.size);
-  k.lp_dist(c.n, c.x.get(), c.w.get(), p, y.get());
-  k.lp_dist_backward(c.n, c.x.get(), c.w.get(), p, y.get(), c.grad_y.get(), grad_x.get(), grad_w.get(),
-                     scratch.get());
+  Floats y(size), largest(size), sum(size), grad_x(c.x.size), grad_w(c.w.size), same_x(c.x.size);
+  Floats scratch(linf::lp_dist_backward_scratch(c.n)), same_w(c.w.size);
+  k.lp_dist(c.n, c.x.get(), c.w.get(), p, skip, y.get(), largest.get(), sum.get());
+  const auto backward = [&](const Floats* x, const Floats* w) {
+    k.lp_dist_backward(c.n, c.x.get(), c.w.get(), p, skip, largest.get(), sum.get(), c.grad_y.get(),
+                       x ? x->get() : nullptr, w ? w->get() : nullptr, scratch.get());
+  };
+  backward(&grad_x, &grad_w);
+  backward(&same_x, nullptr);
+  backward(nullptr, &same_w);
+  backward(nullptr, nullptr);
+  for (int64_t i = 0; i < grad_x.size; ++i)
+    expect(grad_x[i] == same_x[i], k.isa, "lp_dist grad_x alone", c.n);
+  for (int64_t i = 0; i < grad_w.size; ++i)
+    expect(grad_w[i] == same_w[i], k.isa, "lp_dist grad_w alone", c.n);
   c.each_output([&](int64_t b, int64_t o, int64_t at) {
     const double expected = c.lp(b, o, p);
     expect(near(y[at], expected, expected), k.isa, "lp_dist", c.n);
@@ -209,7 +220,8 @@ void check(const linf::Kernels& k) {
     check_low_precision(k, c);
     check_bounds(k, c);
     if (inputs > 1000) continue;  // plain loops over pow are slow
-    for (float p : {1.0f, 2.0f, 7.3f, 30.5f}) check_lp(k, c, p);
+    for (float p : {1.0f, 2.0f, 3.0f, 7.3f, 8.0f, 13.0f, 30.5f}) check_lp(k, c, p, true);
+    for (bool skip : {false, true}) check_lp(k, c, 100.3f, skip);
   }
 }
 

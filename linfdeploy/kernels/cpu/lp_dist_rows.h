@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What both passes of lp_dist share: how powers are taken, rows of a few vectors side by side, and the search
+// for terms that count.
+#pragma once
+
+#include <cmath>
+
+#include "vector.h"
+#include "vectors.h"
+
+// The definition is written in terms of Vec.
+#include "linf/lp_dist.h"
+
+namespace linf {
+namespace LINF_ISA {
+
+// Beyond these the ratio's reciprocal or the sum of two terms would overflow. Training meets no such
+// distance: it is taken as its largest term and has no gradient.
+constexpr float kSmallestDistance = 1e-29f, kLargestDistance = 1e38f;
+inline bool in_range(float largest) { return kSmallestDistance <= largest && largest <= kLargestDistance; }
+inline VecInt in_range(Vec largest) { return (largest >= kSmallestDistance) & (largest <= kLargestDistance); }
+
+// Four vectors are computed side by side: the groups of sixteen lanes of one, two or four rows.
+constexpr int64_t kRowsAtOnce = 4 / kParts;
+// From here on most terms are negligible, and a search for the others pays. Below it, whole exponents are
+// raised by multiplication, with one rounding a factor.
+constexpr float kSearchFrom = 40;
+// Terms below 2^-kNegligibleBits of the largest may be left out: 4096 of them are less than half a unit in
+// the last place of the sum, which divided by p is nothing in the distance.
+constexpr double kNegligibleBits = 37;
+
+// No ratio above this is negligible, however large p: their rounding would decide.
+constexpr double kNeverNegligible = 1 - 0x1p-16;
+
+inline float negligible_ratio(double exponent) {
+  const double ratio = std::exp2(-kNegligibleBits / exponent);
+  return static_cast<float>(ratio < kNeverNegligible ? ratio : kNeverNegligible);
+}
+
+inline Power power_for(float p, float exponent, bool skip) {
+  const bool large = p >= kSearchFrom, whole = !large && p == static_cast<float>(static_cast<int32_t>(p));
+  return {exponent,
+          whole   ? static_cast<int32_t>(exponent)
+          : large ? kExactDifference
+                  : kLogarithm,
+          static_cast<float>(std::exp2(2 * static_cast<double>(kSmallestExponent) / exponent)),
+          skip && large ? negligible_ratio(exponent) : 0.0f};
+}
+
+// What is constant along a pair of rows.
+struct Pair {
+  Vec largest, inverse, slope;
+};
+// Out of range the inverse is 0, and what comes out is not used.
+inline Pair pair_of(float largest, float slope) {
+  return {splat(largest), splat(in_range(largest) ? 1.0f / largest : 0.0f), splat(slope)};
+}
+
+// x - w for one group of sixteen lanes of x and Rows rows of w.
+template <int64_t Rows>
+LINF_INLINE Vectors<Rows * kParts> differences(const float* x, const float* w, int64_t stride) {
+  return vectors_of<Rows * kParts>([=](int64_t k) {
+    const int64_t lane = k % kParts * kWidth;
+    return load(x + lane) - load(w + k / kParts * stride + lane);
+  });
+}
+template <int64_t Rows>
+LINF_INLINE Vectors<Rows * kParts> along_rows(const Pair* pairs, Vec Pair::* member) {
+  return vectors_of<Rows * kParts>([=](int64_t k) { return pairs[k / kParts].*member; });
+}
+
+template <int32_t Kind, int64_t Rows>
+LINF_INLINE Vectors<Rows * kParts> terms(const Vectors<Rows * kParts>& d, const Pair* pairs, const Power& p) {
+  return power_of<Kind>(d, along_rows<Rows>(pairs, &Pair::largest), along_rows<Rows>(pairs, &Pair::inverse),
+                        p);
+}
+
+// The end of Rows rows that is no full group, padded with zeros: |0 - 0| = 0 adds nothing.
+template <int64_t Rows>
+struct Tail {
+  // A null `from` leaves zeros: it must not get to memcpy, not even with a count of 0.
+  Tail(const float* from, int64_t stride, int64_t count) {
+    if (!from) return;
+    for (int64_t r = 0; r < Rows; ++r)
+      std::memcpy(at + r * kLanes, from + r * stride, static_cast<size_t>(count) * sizeof(float));
+  }
+  void give_back(float* to, int64_t stride, int64_t count) const {
+    if (!to) return;
+    for (int64_t r = 0; r < Rows; ++r)
+      std::memcpy(to + r * stride, at + r * kLanes, static_cast<size_t>(count) * sizeof(float));
+  }
+  float at[Rows * kLanes] = {};
+};
+
+// A pair of rows to search, and where in which row a group was found.
+struct Row {
+  const float *x, *w;
+  Pair pair;
+};
+struct Place {
+  int32_t row, input;
+};
+
+// So many rows are searched before what was found is computed: a row often has a single group, whose long
+// chain of operations would otherwise have nothing to run beside it.
+constexpr int64_t kMostRows = 16;
+// Inputs of one search: a bit each group.
+constexpr int64_t kSearched = 64 * kLanes;
+struct Found {
+  int64_t count;
+  Place at[kMostRows * kSearched / kLanes];
+};
+
+// One bit for each full group among `size` <= 64 groups of inputs: whether it has a |x - w| above
+// `negligible`. Neither a branch nor a store depends on what is found: the one would often be predicted
+// wrongly, and behind the other, loads wait for its address.
+inline uint64_t search(int64_t size, const float* x, const float* w, Vec negligible) {
+  uint64_t found = 0;
+#pragma GCC unroll 4
+  for (int64_t i = 0; i + kLanes <= size; i += kLanes) {
+    Vec most = absolute(load(x + i) - load(w + i));
+    for (int64_t lane = kWidth; lane < kLanes; lane += kWidth)
+      most = maximum_magnitude(most, load(x + i + lane) - load(w + i + lane));
+    found |= static_cast<uint64_t>(any_greater(most, negligible)) << (i / kLanes);
+  }
+  return found;
+}
+
+inline void search_rows(int64_t size, int64_t begin, int64_t count, const Row* rows, float negligible,
+                        Found& found) {
+  found.count = 0;
+  for (int64_t r = 0; r < count; ++r) {
+    const Row& row = rows[r];
+    uint64_t groups = search(size, row.x + begin, row.w + begin, row.pair.largest * negligible);
+    for (; groups; groups &= groups - 1) {
+      const int64_t first = __builtin_ctzll(groups) * kLanes;
+      found.at[found.count++] = {static_cast<int32_t>(r), static_cast<int32_t>(first)};
+    }
+  }
+}
+
+}  // namespace LINF_ISA
+}  // namespace linf
