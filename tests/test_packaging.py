@@ -39,7 +39,7 @@ PUBLIC = {
     "linfdeploy": ["__version__"],
     "linfdeploy.cli": ["main"],
     "linfdeploy.engines": [],
-    "linfdeploy.kernels": ["linf_dist", "linf_dist_argmax", "linf_dist_bounds", "lp_dist"],
+    "linfdeploy.kernels": ["linf_dist", "linf_dist_argmax", "linf_dist_bounds", "linf_dist_conv", "lp_dist"],
     "linfdeploy.kernels.torch": [],
     "linfdeploy.nets": [],
     "linfdeploy.onnx": [],
