@@ -74,7 +74,7 @@ def linf_dist_conv(
         for column, start in enumerate(starts[1]):
             rows, columns = slice(top, top + spans[0], dilation[0]), slice(start, start + spans[1], dilation[1])
             window = padded[:, :, rows, columns]
-            y[:, :, row, column] = linf_dist(window.reshape(len(x), -1), w.reshape(len(w), -1))
+            y[:, :, row, column] = linf_dist(window.reshape(len(x), w[0].size), w.reshape(len(w), w[0].size))
     return y
 
 

@@ -7,9 +7,10 @@
 namespace linf {
 namespace {
 
-// Floats of the windows and of the distances that a worker holds at once: 128 KiB each stay in its cache.
+// Floats of the windows and of the distances that a worker holds at once: 128 KiB each stay in its cache. The
+// dense kernel packs the filters anew for each block, so it must be worth it.
 constexpr int64_t kScratch = 1 << 15;
-constexpr int64_t kLeastWindows = 16, kMostWindows = 512;
+constexpr int64_t kLeastWindows = 64, kMostWindows = 512;
 constexpr int64_t kMaxWorkers = 256;
 // Below this a thread costs more than it gains; as for the dense kernels.
 constexpr int64_t kTermsWorthAThread = 1 << 17;
