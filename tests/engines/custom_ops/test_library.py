@@ -319,9 +319,15 @@ def test_the_build_refuses_a_folder_without_the_header(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["", "include", "include/onnxruntime", "include/onnxruntime/core/session", "headers"]
+    ("api", "place"),
+    [
+        (17, "include"),
+        (18, ""),
+        (18, "include/onnxruntime"),
+        (18, "headers"),
+        (29, "include/onnxruntime/core/session"),
+    ],
 )
-@pytest.mark.parametrize("api", [17, 18, 29])
 def test_the_build_finds_the_header_and_reads_its_version(api: int, place: str, tmp_path: Path) -> None:
     header = tmp_path / "root" / place / "onnxruntime_c_api.h"
     header.parent.mkdir(parents=True)
