@@ -22,6 +22,7 @@ __all__ = [
     "float32",
     "linf_dist",
     "linf_dist_argmax",
+    "linf_dist_conv",
     "linf_dist_grads",
     "lp_dist",
     "lp_dist_float64",
@@ -56,6 +57,25 @@ def linf_dist_argmax(x: Float32, w: Float32) -> npt.NDArray[np.int64]:
             distances = [abs(a - b) for a, b in zip(row, weights, strict=True)]
             index[n, o] = distances.index(max(distances))
     return index
+
+
+def linf_dist_conv(
+    x: Float32, w: Float32, stride: tuple[int, int], pads: tuple[int, int, int, int], dilation: tuple[int, int]
+) -> Float32:
+    """One window after the other, cut out of an image with zeros around it."""
+    above, left, below, right = pads
+    padded = np.pad(x, ((0, 0), (0, 0), (above, below), (left, right)))
+    spans = [step * (size - 1) + 1 for step, size in zip(dilation, w.shape[2:], strict=True)]
+    starts = [
+        range(0, size - span + 1, move) for size, span, move in zip(padded.shape[2:], spans, stride, strict=True)
+    ]
+    y = np.empty((len(x), len(w), len(starts[0]), len(starts[1])), np.float32)
+    for row, top in enumerate(starts[0]):
+        for column, start in enumerate(starts[1]):
+            rows, columns = slice(top, top + spans[0], dilation[0]), slice(start, start + spans[1], dilation[1])
+            window = padded[:, :, rows, columns]
+            y[:, :, row, column] = linf_dist(window.reshape(len(x), w[0].size), w.reshape(len(w), w[0].size))
+    return y
 
 
 def linf_dist_grads(x: Float32, w: Float32, grad_y: Float32) -> tuple[Float64, Float64]:

@@ -24,6 +24,7 @@ import pytest
 
 import linfdeploy
 from linfdeploy.cli import COMMANDS
+from linfdeploy.engines.custom_ops.library import library
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,7 +40,8 @@ PUBLIC = {
     "linfdeploy": ["__version__"],
     "linfdeploy.cli": ["main"],
     "linfdeploy.engines": [],
-    "linfdeploy.kernels": ["linf_dist", "linf_dist_argmax", "linf_dist_bounds", "lp_dist"],
+    "linfdeploy.engines.custom_ops": [],
+    "linfdeploy.kernels": ["linf_dist", "linf_dist_argmax", "linf_dist_bounds", "linf_dist_conv", "lp_dist"],
     "linfdeploy.kernels.torch": [],
     "linfdeploy.nets": [],
     "linfdeploy.onnx": [],
@@ -118,8 +120,15 @@ def test_wheel_has_the_shared_headers_and_the_native_module(wheel: zipfile.ZipFi
     assert len([name for name in names if re.fullmatch(r"linfdeploy/kernels/_cpu\..*(so|pyd)", name)]) == 1
 
 
+def test_wheel_has_the_custom_op_library_where_it_is_looked_for(wheel: zipfile.ZipFile) -> None:
+    place = "linfdeploy/engines/custom_ops/"
+    found = {name for name in wheel.namelist() if name.startswith(place) and not name.endswith(".py")}
+    # Built or not, by whether there was ONNX Runtime's header: the same for this wheel and this installation.
+    assert found == ({f"{place}lib/{library().name}"} if library().is_file() else set())
+
+
 def test_wheel_has_nothing_else(wheel: zipfile.ZipFile) -> None:
-    unwanted = re.compile(r"\.cpp$|\.pyc$|CMakeLists|__pycache__|/tests?/|\.part$")
+    unwanted = re.compile(r"\.cpp$|\.pyc$|\.map$|CMakeLists|__pycache__|/tests?/|\.part$")
     assert [name for name in wheel.namelist() if unwanted.search(name)] == []
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from linfdeploy.cli.options import PATH, parse_options
+from linfdeploy.cli.options import PATH, one_line, parse_options
 
 __all__ = ["command"]
 
@@ -18,12 +18,27 @@ __all__ = ["command"]
 @click.option("--backend", type=click.Choice(["onnxruntime"]), help="[default: the first that runs here]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="[default: cuda where it is installed]")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of an inference.  [default: the backend's]")
-def command(model: Path, engine: Path, backend: str | None, device: str | None, threads: int | None) -> None:
+@click.option(
+    "--custom-ops",
+    type=click.Choice(["auto", "on", "off"]),
+    help="LinfDist as a custom op of ONNX Runtime, or as the graph's function.  [default: on where it can be]",
+)
+def command(
+    model: Path,
+    engine: Path,
+    backend: str | None,
+    device: str | None,
+    threads: int | None,
+    custom_ops: str | None,
+) -> None:
     """Builds ENGINE from the ONNX file MODEL, with a manifest of hashes and versions beside it.
 
     The engine is run once against the bit-exact evaluator before it is written.
     """
     from linfdeploy.cli.steps import build
 
-    facts = build(model, engine, backend, parse_options(device=device, threads=threads))
+    options = parse_options(device=device, threads=threads, custom_ops=custom_ops)
+    facts, *notes = build(model, engine, backend, options)
     click.echo(f"wrote {engine}: {facts}")
+    for note in notes:
+        click.echo(one_line(note))

@@ -60,6 +60,8 @@ def _graph(file: Path) -> Iterator[tuple[str, object]]:
     for departure in graph.departures:
         yield "WARNING", departure
     yield "form", f"{graph.options.form}, opset {graph.options.opset}" + (", radius" * graph.options.radius)
+    if manifest and "kernel" in manifest.versions:
+        yield "kernel", manifest.versions["kernel"]
     yield "precision", _precision(graph)
     yield from _layers(graph)
 

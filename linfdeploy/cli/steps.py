@@ -48,20 +48,23 @@ def export(
     return f"{len(net.spec.layers)} layers, {exactly}, form {graph.form}, {len(data):,} bytes"
 
 
-def build(model: Path, engine: Path, backend: str | None, options: dict[str, object]) -> str:
-    """Builds an engine; returns what was built, in words.
+def build(model: Path, engine: Path, backend: str | None, options: dict[str, object]) -> list[str]:
+    """Builds an engine; returns what was built and how it runs the layers, in words, a line each.
 
     Raises:
         LinfDeployError: The model cannot be read, built or written.
     """
     from linfdeploy.engines.build import engine_from_onnx
+    from linfdeploy.engines.custom_ops.library import kernel_note
 
     manifest = engine_from_onnx(model, engine, backend, options)
     check = manifest.self_check
-    return (
+    facts = (
         f"{manifest.backend} {manifest.versions[manifest.backend]}, {manifest.precision}; "
         f"{check['bit_identical']:.2%} of the logits of {check['images']} random images equal the evaluator's bits"
     )
+    kernel = manifest.versions.get("kernel")
+    return [facts, kernel_note(kernel)] if kernel else [facts]
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """ONNX Runtime, on the CPU or, where its CUDA provider is installed, on a GPU.
 
-The engine file is the ONNX model itself: ONNX Runtime makes its plan when a session starts. Graphs of the
-`function` form run inlined; the `op` form needs a kernel for `linfdeploy::LinfDist`.
+The engine file is the ONNX model itself: ONNX Runtime makes its plan when a session starts. LinfDist runs as a
+custom op where the library of `custom_ops` is there, else inlined as the function that the graph carries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from linfdeploy.engines.base import Answers, Engine, Images
-from linfdeploy.errors import EngineError
+from linfdeploy.engines.custom_ops.library import CustomOps, register
+from linfdeploy.errors import EngineError, brief
 from linfdeploy.onnx.read import DeployedGraph
 
 __all__ = ["BACKEND", "OnnxRuntimeEngine", "available", "build", "load"]
@@ -28,22 +29,21 @@ class OnnxRuntimeEngine(Engine):
     def __init__(self, graph: DeployedGraph, options: Mapping[str, Any]) -> None:
         import onnxruntime
 
-        if graph.options.form == "op":
-            raise EngineError(
-                "ONNX Runtime has no kernel for linfdeploy::LinfDist and the graph carries no function body; "
-                "expected one of the two: export with --form function"
-            )
+        session_options, providers = _session_options(options), _providers(options)
+        on_cuda = providers[0] == "CUDAExecutionProvider"
+        kernel = register(session_options, graph.options.form, _custom_ops(options), on_cuda=on_cuda)
         self.input_shape = graph.net.input_shape
         self.classes = graph.net.classes
         try:
             self._session = onnxruntime.InferenceSession(
-                graph.model.SerializeToString(), _session_options(options), providers=_providers(options)
+                graph.model.SerializeToString(), session_options, providers=providers
             )
         # ONNX Runtime raises its own classes, which share no base but Exception.
         except Exception as error:
             raise EngineError(f"ONNX Runtime refuses the model: {_first_line(error)}") from None
         self._outputs = [output.name for output in self._session.get_outputs()]
-        self.versions = {"onnxruntime": onnxruntime.__version__, "provider": self._session.get_providers()[0]}
+        provider = self._session.get_providers()[0]
+        self.versions = {"onnxruntime": onnxruntime.__version__, "provider": provider, "kernel": kernel}
 
     def _answer(self, images: Images) -> Answers:
         try:
@@ -89,6 +89,14 @@ def _threads(options: Mapping[str, Any]) -> int:
     if type(threads) is not int or not 0 <= threads <= MAX_THREADS:
         raise EngineError(f"threads is {threads!r}; expected 1 to {MAX_THREADS}")
     return threads
+
+
+def _custom_ops(options: Mapping[str, Any]) -> CustomOps:
+    """Returns whether LinfDist runs as a custom op."""
+    wanted = options.get("custom_ops", "auto")
+    if wanted not in get_args(CustomOps):
+        raise EngineError(f"custom_ops is {brief(wanted)}; expected one of {', '.join(get_args(CustomOps))}")
+    return wanted  # type: ignore[no-any-return]  # checked above
 
 
 def _providers(options: Mapping[str, Any]) -> list[str]:

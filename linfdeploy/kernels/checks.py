@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -20,17 +21,34 @@ __all__ = [
     "Array",
     "FloatArray",
     "IndexArray",
+    "Pair",
+    "Window",
     "check_pair",
     "check_power",
     "check_same_shape",
     "dtype_name",
     "tensors",
     "threads_for_numpy",
+    "window_over",
 ]
 
 Array: TypeAlias = npt.NDArray[Any]
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IndexArray: TypeAlias = npt.NDArray[np.int64]
+Pair: TypeAlias = tuple[int, int]
+
+# As in cpu/linf_dist_conv.h: no arithmetic on sizes overflows.
+MAX_WINDOW = 2**16
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a convolution's window moves, each vertically and horizontally, and the places (H', W') it has."""
+
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    places: Pair
 
 
 def check_pair(
@@ -60,6 +78,39 @@ def check_same_shape(op: str, lower: FloatArray | torch.Tensor, upper: FloatArra
     _check_matrix(op, "upper", upper)
     if lower.shape != upper.shape:
         raise KernelError(f"{op}: lower is {_shape(lower)} and upper is {_shape(upper)}; expected one shape")
+
+
+def window_over(
+    op: str,
+    x: FloatArray | torch.Tensor,
+    w: FloatArray | torch.Tensor,
+    stride: int | Pair,
+    padding: int | Pair,
+    dilation: int | Pair,
+) -> Window:
+    """Checks that `x` (N, C, H, W) and `w` (O, C, kH, kW) are float32 on the CPU and that the window fits.
+
+    Raises:
+        KernelError: Naming the argument, what was found and what was expected.
+    """
+    for name, value in (("x", x), ("w", w)):
+        _check_array(op, name, value, 4, "images (N, C, H, W)" if name == "x" else "filters (O, C, kH, kW)")
+    moves = _pair(op, "stride", stride, 1), _pair(op, "padding", padding, 0), _pair(op, "dilation", dilation, 1)
+    if x.shape[1] != w.shape[1] or not all(w.shape[1:]) or max(w.shape[2:]) > MAX_WINDOW:
+        raise KernelError(
+            f"{op}: x is {_shape(x)} and w is {_shape(w)}; expected x (N, C, H, W) and w (O, C, kH, kW) "
+            f"with the same C >= 1 and 1 <= kH, kW <= {MAX_WINDOW}"
+        )
+    high, wide = (
+        (size + 2 * pad - step * (kernel - 1) - 1) // move + 1
+        for size, kernel, move, pad, step in zip(x.shape[2:], w.shape[2:], *moves, strict=True)
+    )
+    if high < 1 or wide < 1:
+        raise KernelError(
+            f"{op}: x is {_shape(x)}, w is {_shape(w)}, padding {moves[1]} and dilation {moves[2]}; "
+            "expected a window that fits into the padded image"
+        )
+    return Window(*moves, (high, wide))
 
 
 def check_power(op: str, p: float) -> None:
@@ -100,12 +151,34 @@ def threads_for_numpy() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _pair(op: str, name: str, value: int | Pair, least: int) -> Pair:
+    both = (value, value) if isinstance(value, int) else value
+    whole = isinstance(both, tuple) and len(both) == 2 and all(type(part) is int for part in both)
+    if not whole or not all(least <= part <= MAX_WINDOW for part in both):
+        raise KernelError(
+            f"{op}: {name} is {value!r}; expected an integer of {least} to {MAX_WINDOW}, or two in a tuple: "
+            "vertically, horizontally"
+        )
+    return both
+
+
 def _check_matrix(op: str, name: str, value: Array | torch.Tensor, dtypes: Sequence[str] = ("float32",)) -> None:
-    if len(value.shape) != 2:
-        raise KernelError(f"{op}: {name} has shape {_shape(value)}; expected a matrix")
+    _check_array(op, name, value, 2, "a matrix", dtypes)
+
+
+def _check_array(
+    op: str,
+    name: str,
+    value: Array | torch.Tensor,
+    rank: int,
+    expected: str,
+    dtypes: Sequence[str] = ("float32",),
+) -> None:
+    if len(value.shape) != rank:
+        raise KernelError(f"{op}: {name} has shape {_shape(value)}; expected {expected}")
     if dtype_name(value) not in dtypes:
-        expected = " or ".join(filter(None, (", ".join(dtypes[:-1]), dtypes[-1])))
-        raise KernelError(f"{op}: {name} is {value.dtype}; expected {expected}")
+        known = " or ".join(filter(None, (", ".join(dtypes[:-1]), dtypes[-1])))
+        raise KernelError(f"{op}: {name} is {value.dtype}; expected {known}")
     device: Any = getattr(value, "device", "cpu")
     if getattr(device, "type", "cpu") not in {"cpu", "meta"}:
         raise KernelError(f"{op}: {name} is on {device}; expected a CPU tensor: call .cpu() first")

@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Files:
     made = files_in(tmp_path_factory.mktemp("made"))
     checkpoint(made.checkpoint)
     made.model.write_bytes(exported())
-    engine_from_onnx(made.model, made.engine, None, {"device": "cpu", "threads": 1})
+    engine_from_onnx(made.model, made.engine, None, {"device": "cpu", "threads": 1, "custom_ops": "auto"})
     images = random_images(40)
     np.savez(made.data, images=images, labels=np.arange(40) % NET.spec.classes)
     return made

@@ -283,7 +283,15 @@ def test_manifests(data: bytes, files: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("threads", '"many"'), ("threads", "1000000000"), ("backend", '"tpu"'), ("grid", "99999")]
+    ("field", "value"),
+    [
+        ("threads", '"many"'),
+        ("threads", "1000000000"),
+        ("custom_ops", '"yes"'),
+        ("custom_ops", "[]"),
+        ("backend", '"tpu"'),
+        ("grid", "99999"),
+    ],
 )
 def test_manifests_that_ask_for_strange_things(field: str, value: str, files: Any) -> None:
     path = manifest_path(files.engine)

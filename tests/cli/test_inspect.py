@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
 from typing import Any
 
 import onnx
 import pytest
 from command_line import call
+from custom_op_models import WAYS
 from small_nets import NET, exported
 
+from linfdeploy.engines.manifest import manifest_path
 from linfdeploy.files import sha256_of
 from linfdeploy.nets.checkpoint import save_checkpoint
 from linfdeploy.onnx.write import Form
@@ -54,6 +57,22 @@ def test_engine(files: Any) -> None:
     assert lines["file"] == "engine of onnxruntime"
     assert lines["sha256"] == sha256_of(files.engine.read_bytes())
     assert "WARNING" not in lines
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_engine_says_how_its_layers_run(way: str, files: Any) -> None:
+    assert call("build", files.model, files.engine, "--device", "cpu", "--custom-ops", way).code == 0
+    expected = {"on": "custom op", "off": "function body (custom ops are off)"}[way]
+    assert dict(shown(files.engine))["kernel"] == expected
+    assert "kernel" not in dict(shown(files.model))
+
+
+def test_a_manifest_from_outside_is_shown_as_one_line(files: Any) -> None:
+    beside = manifest_path(files.engine)
+    manifest = json.loads(beside.read_text())
+    manifest["versions"]["kernel"] = ["two\nlines \x1b[2J"]
+    beside.write_text(json.dumps(manifest))
+    assert dict(shown(files.engine))["kernel"] == "['two\\nlines \\x1b[2J']"
 
 
 def test_warns_of_departures_false_claims_and_other_files(files: Any) -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from custom_op_models import WAYS
 from small_nets import pixel_net, random_images
 
 import linfdeploy
@@ -39,9 +40,17 @@ def test_manifest_says_what_was_built(precision: Precision, tmp_path: Path) -> N
     assert (manifest.precision, manifest.form, manifest.options) == (precision, "function", CPU)
     assert manifest.grid == (12 if precision == "exact" else None)
     assert manifest.versions["linfdeploy"] == linfdeploy.__version__
-    assert {"onnxruntime", "provider"} <= set(manifest.versions)
+    assert {"onnxruntime", "provider", "kernel"} <= set(manifest.versions)
     assert manifest.self_check == {"images": 64, "bit_identical": 1.0}
     assert {path.name for path in engine.parent.iterdir()} == {"model.engine", "model.engine.json"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_way_of_the_build_is_the_way_of_the_run(way: str, tmp_path: Path) -> None:
+    engine = tmp_path / "model.engine"
+    manifest = engine_from_onnx(written(tmp_path), engine, None, {**CPU, "custom_ops": way})
+    expected = {"on": "custom op", "off": "function body (custom ops are off)"}[way]
+    assert manifest.versions["kernel"] == open_engine(engine).engine.versions["kernel"] == expected
 
 
 def test_opens_what_it_built(tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from custom_op_models import WAYS
 from small_nets import float_bits, pixel_net, random_images
 
 from linfdeploy.engines import onnxruntime as backend
+from linfdeploy.engines.custom_ops.library import CUSTOM_OP, library
 from linfdeploy.engines.reference import ReferenceEngine, roundings_of
 from linfdeploy.errors import EngineError
 from linfdeploy.onnx.pixel_net import Precision
@@ -27,13 +29,15 @@ def graph_of(
     return read_graph(path)
 
 
-@pytest.mark.parametrize("form", ["function", "standard"])
+@pytest.mark.parametrize("way", [*WAYS, "standard"])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("seed", range(3))
-def test_exact_nets_are_bit_identical(form: Form, threads: int, seed: int, tmp_path: Path) -> None:
+def test_exact_nets_are_bit_identical(way: str, threads: int, seed: int, tmp_path: Path) -> None:
+    form: Form = "standard" if way == "standard" else "function"
     graph = graph_of(tmp_path, form=form, seed=seed)
     assert graph.net.precision == "exact"
-    engine = backend.load(graph, {"device": "cpu", "threads": threads})
+    custom_ops = "auto" if way == "standard" else way
+    engine = backend.load(graph, {"device": "cpu", "threads": threads, "custom_ops": custom_ops})
     images = random_images(700, seed=seed)
     ours = float_bits(ReferenceEngine(graph.net).run(images))
     for size in (1, 3, 31, 700):
@@ -42,19 +46,22 @@ def test_exact_nets_are_bit_identical(form: Form, threads: int, seed: int, tmp_p
         assert np.array_equal(theirs, ours[: len(theirs)])
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_floats_follow_one_of_the_roundings(precision: Precision, tmp_path: Path) -> None:
+def test_floats_follow_one_of_the_roundings(precision: Precision, way: str, tmp_path: Path) -> None:
     graph = graph_of(tmp_path, precision)
     images = random_images(200)
-    found = float_bits(backend.load(graph, CPU).run(images))
+    found = float_bits(backend.load(graph, {**CPU, "custom_ops": way}).run(images))
     ours = [float_bits(ReferenceEngine(graph.net, r).run(images)) for r in roundings_of(graph.net)]
     assert any(np.array_equal(found, bits) for bits in ours)
 
 
-def test_radius_comes_with_the_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_radius_comes_with_the_answer(way: str, tmp_path: Path) -> None:
     graph = graph_of(tmp_path, radius=True)
     images = random_images(40)
-    found, ours = backend.load(graph, CPU).answer(images), ReferenceEngine(graph.net, radius=True).answer(images)
+    found = backend.load(graph, {**CPU, "custom_ops": way}).answer(images)
+    ours = ReferenceEngine(graph.net, radius=True).answer(images)
     assert set(found) == set(ours) == {"logits", "label", "radius"}
     assert np.array_equal(found["label"], ours["label"])
     assert found["radius"].tobytes() == ours["radius"].tobytes()
@@ -63,7 +70,13 @@ def test_radius_comes_with_the_answer(tmp_path: Path) -> None:
 def test_facts(tmp_path: Path) -> None:
     assert backend.available() is None
     engine = backend.load(graph_of(tmp_path), CPU)
-    assert engine.versions == {"onnxruntime": onnxruntime.__version__, "provider": "CPUExecutionProvider"}
+    kernel = engine.versions["kernel"]
+    assert kernel == CUSTOM_OP if library().is_file() else kernel.startswith("function body (")
+    assert engine.versions == {
+        "onnxruntime": onnxruntime.__version__,
+        "provider": "CPUExecutionProvider",
+        "kernel": kernel,
+    }
     assert (engine.input_shape, engine.classes) == ((1, 3, 3), 10)
 
 
@@ -76,9 +89,9 @@ def test_build_is_the_model_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", [backend.load, backend.build])
-def test_op_form_is_refused(call: Any, tmp_path: Path) -> None:
+def test_op_form_is_refused_without_the_library(call: Any, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"no kernel for linfdeploy::LinfDist .*export with --form function"):
-        call(graph_of(tmp_path, form="op"), CPU)
+        call(graph_of(tmp_path, form="op"), {**CPU, "custom_ops": "off"})
 
 
 @pytest.mark.skipif(

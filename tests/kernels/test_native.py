@@ -96,7 +96,8 @@ def test_sanitizers_find_nothing(sanitize: list[str], tmp_path: Path) -> None:
         variant: list[str | Path] = [*ISAS[isa], f"-DLINF_ISA={isa}", "-c", CPU / "variant.cpp"]
         _compile("-O1", "-g1", *sanitize, *variant, "-o", objects[-1])
     program = tmp_path / "test_kernels"
-    sources = [Path(__file__).parent / "native" / "test_kernels.cpp", CPU / "dispatch.cpp", CPU / "parallel.cpp"]
+    shared = [CPU / name for name in ("dispatch.cpp", "linf_dist_conv.cpp", "parallel.cpp")]
+    sources = [Path(__file__).parent / "native" / "test_kernels.cpp", *shared]
     _compile("-O1", "-g1", "-Wall", "-Wextra", *sanitize, *sources, *objects, "-o", program)
     done = subprocess.run([program], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -16,6 +16,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+from custom_op_models import needs_library
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import linfdeploy.onnx.export
@@ -235,10 +236,30 @@ def test_a_flipped_bit_is_named_wherever_it_is(cli: Cli, folder: Path, bit: int)
 
 
 def test_a_function_body_that_drops_a_column_is_named(cli: Cli, folder: Path) -> None:
-    _, report = verify(cli, tampered(folder, slice_in_body, True, "named"), None)
+    engine = tampered(folder, slice_in_body, True, "named")
+    with_option(engine, custom_ops="off")
+    _, report = verify(cli, engine, None)
     details = {violation["kind"]: violation["detail"] for violation in reversed(report["violations"])}
     assert details["graph"] == "the function body of linfdeploy::LinfDist is not the one that is written"
     assert details["conformance"].endswith("the last input column of every layer is dropped")
+
+
+@needs_library
+def test_a_function_body_that_does_not_run_is_found_all_the_same(cli: Cli, folder: Path) -> None:
+    engine = tampered(folder, slice_in_body, True, "idle")
+    with_option(engine, custom_ops="on")
+    code, report = verify(cli, engine, None)
+    details = {violation["kind"]: violation["detail"] for violation in report["violations"]}
+    assert code == 1
+    assert details == {"graph": "the function body of linfdeploy::LinfDist is not the one that is written"}
+
+
+def with_option(engine: Path, **options: str) -> None:
+    """Rewrites the options in an engine's manifest."""
+    path = manifest_path(engine)
+    manifest = json.loads(path.read_text())
+    manifest["options"] |= options
+    path.write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize("cover_up", [False, True])

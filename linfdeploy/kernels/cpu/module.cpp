@@ -4,10 +4,12 @@
 // in Python, where the message can be good; what arrives here is trusted.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -15,6 +17,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "linf_dist_conv.h"
 
 namespace nb = nanobind;
 
@@ -22,6 +25,8 @@ namespace {
 
 using In = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Out = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using InImages = nb::ndarray<const float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using OutImages = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using InIndex = nb::ndarray<const int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using OutIndex = nb::ndarray<int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
@@ -36,6 +41,22 @@ template <typename Array>
 linf::Sizes sizes(const Array& x, const Array& w, int threads) {
   return {static_cast<int64_t>(x.shape(0)), static_cast<int64_t>(x.shape(1)),
           static_cast<int64_t>(w.shape(0)), linf::fork_join(threads)};
+}
+
+using Pair = std::array<int64_t, 2>;
+
+linf::Convolution convolution(const InImages& x, const InImages& w, Pair stride, Pair padding, Pair dilation,
+                              int threads) {
+  const auto size = [](const InImages& array, int axis) { return static_cast<int64_t>(array.shape(axis)); };
+  return {size(x, 0),
+          size(x, 1),
+          size(w, 0),
+          {size(x, 2), size(x, 3)},
+          {size(w, 2), size(w, 3)},
+          {stride[0], stride[1]},
+          {dilation[0], dilation[1]},
+          {padding[0], padding[1], padding[0], padding[1]},
+          linf::fork_join(threads)};
 }
 
 std::vector<std::string> available() {
@@ -80,6 +101,12 @@ NB_MODULE(_cpu, m) {
     std::vector<float> scratch((linf::kHalfRows + x.shape(0)) * x.shape(1));
     active->linf_dist_fp16(sizes(x, w, threads), x.data(), w.data(), nullptr, y.data(), scratch.data());
   });
+  m.def("linf_dist_conv",
+        [](InImages x, InImages w, OutImages y, Pair stride, Pair padding, Pair dilation, int threads) {
+          nb::gil_scoped_release release;
+          linf::linf_dist_conv(*active, convolution(x, w, stride, padding, dilation, threads), x.data(),
+                               w.data(), nullptr, y.data());
+        });
   m.def("linf_dist_argmax", [](In x, In w, Out y, OutIndex index, int threads) {
     nb::gil_scoped_release release;
     active->linf_dist_argmax(sizes(x, w, threads), x.data(), w.data(), y.data(), index.data());

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "linf_dist_conv.h"
 
 namespace {
 
@@ -208,6 +209,41 @@ void check_lp(const linf::Kernels& k, const Case& c, float p, bool skip) {
   });
 }
 
+// Convolution by its definition, window by window; zeros around the image.
+void check_conv(const linf::Kernels& k, const linf::Convolution& c, std::mt19937& random) {
+  const int64_t high = linf::places(c, 0), wide = linf::places(c, 1);
+  const Floats x = random_floats(random, c.batch * c.channels * c.size[0] * c.size[1]);
+  const Floats w = random_floats(random, c.outputs * c.channels * c.kernel[0] * c.kernel[1]);
+  const Floats bias = random_floats(random, c.outputs), y(c.batch * c.outputs * high * wide);
+  linf::linf_dist_conv(k, c, x.get(), w.get(), bias.get(), y.get());
+  for (int64_t i = 0; i < y.size; ++i) {
+    const int64_t column = i % wide, row = i / wide % high, o = i / wide / high % c.outputs;
+    const int64_t n = i / wide / high / c.outputs;
+    float best = 0;
+    for (int64_t j = 0; j < c.channels * c.kernel[0] * c.kernel[1]; ++j) {
+      const int64_t channel = j / c.kernel[1] / c.kernel[0];
+      const int64_t v = row * c.stride[0] - c.pads[0] + j / c.kernel[1] % c.kernel[0] * c.dilation[0];
+      const int64_t h = column * c.stride[1] - c.pads[1] + j % c.kernel[1] * c.dilation[1];
+      const bool inside = v >= 0 && v < c.size[0] && h >= 0 && h < c.size[1];
+      const float pixel = inside ? x[((n * c.channels + channel) * c.size[0] + v) * c.size[1] + h] : 0.0f;
+      best = std::max(best, std::abs(pixel - w[o * c.channels * c.kernel[0] * c.kernel[1] + j]));
+    }
+    expect(y[i] == best + bias[o], k.isa, "linf_dist_conv", {n, row, column, c.pool});
+  }
+}
+
+void check_convs(const linf::Kernels& k) {
+  std::mt19937 random(2);
+  const linf::Convolution all[] = {
+      {1, 1, 1, {1, 1}, {1, 1}, {1, 1}, {1, 1}, {0, 0, 0, 0}, linf::fork_join(1)},
+      {3, 2, 5, {7, 6}, {3, 2}, {2, 1}, {1, 3}, {0, 3, 2, 1}, linf::fork_join(2)},
+      {2, 1, 2, {2, 3}, {1, 2}, {1, 1}, {1, 4}, {5, 6, 0, 6}, linf::fork_join(1)},
+      {0, 2, 3, {4, 4}, {2, 2}, {1, 1}, {1, 1}, {1, 1, 1, 1}, linf::fork_join(2)},
+      {5, 3, 17, {19, 15}, {3, 3}, {1, 1}, {1, 1}, {1, 1, 1, 1}, linf::fork_join(4)},
+  };
+  for (const linf::Convolution& c : all) check_conv(k, c, random);
+}
+
 void check(const linf::Kernels& k) {
   std::mt19937 random(1);
   const int64_t all_sizes[][4] = {{1, 1, 1, 1},   {2, 15, 3, 2},  {3, 16, 4, 1},     {2, 17, 5, 3},
@@ -234,6 +270,7 @@ int main() {
     if (!kernels) continue;
     ++variants;
     check(*kernels);
+    check_convs(*kernels);
     std::printf("%s: done\n", kernels->isa);
   }
   expect(linf::kernels_for("none") == nullptr, "none", "kernels_for", {0, 0, 0, linf::fork_join(0)});
