@@ -8,10 +8,7 @@ arithmetic on the same weights gives to the bit.
 
 from __future__ import annotations
 
-import datetime
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -20,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from timing import surroundings
 
 from linfdeploy.cli.steps import VerifyRequest, build, export, verify
 from linfdeploy.engines.build import open_engine
@@ -49,7 +46,7 @@ def main() -> None:
     print_row("mean", mean)
     print_row("sd", deviation)
     result = {
-        **surroundings(),
+        **surroundings("torch"),
         "recipe": load_recipe(RECIPE).to_json(),
         "runs": runs,
         "mean": mean,
@@ -122,25 +119,6 @@ def print_row(title: str, run: dict[str, Any]) -> None:
     """Prints one line of the table."""
     figures = [f"{run[name]:>12.1f}" if "seconds" in name else f"{run[name]:>12.2%}" for name in FIGURES]
     print(f"{title:<4}  " + "  ".join(figures), flush=True)
-
-
-def surroundings() -> dict[str, Any]:
-    """Returns when and on what was measured."""
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "cpu": cpu_model(),
-        "processors": os.cpu_count(),
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-    }
-
-
-def cpu_model() -> str:
-    """Returns the processor's name as Linux gives it, or else its architecture."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":
