@@ -10,10 +10,7 @@ timed, on caches and threads of its own; medians and quartiles are of the rounds
 
 from __future__ import annotations
 
-import datetime
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -27,6 +24,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnx import FunctionProto, ModelProto, helper, numpy_helper
+from timing import CPU, WALL, cpu_model, surroundings
 
 from linfdeploy.engines.custom_ops.library import THREADS_ENTRY, library
 from linfdeploy.files import write_bytes
@@ -91,7 +89,8 @@ def main(sizes: str, batches: str, out: Path) -> None:
             for batch, found in measure_layer(size, threads, [int(batch) for batch in batches.split(",")]):
                 rows += found
                 print_rows(found, batch)
-    result = {**surroundings(), "seed": SEED, "rows": [asdict(row) for row in rows]}
+    facts = {**surroundings("onnxruntime"), "instruction_set": _cpu.active(), "seed": SEED}
+    result = {**facts, "rows": [asdict(row) for row in rows]}
     write_bytes(out / "onnxruntime_op.json", (json.dumps(result, indent=2) + "\n").encode())
     write_bytes(out / "onnxruntime_op.md", markdown(rows).encode())
     write_bytes(out / "onnxruntime_op.svg", chart(rows).encode())
@@ -114,14 +113,8 @@ def measure_layer(size: int, threads: int, batches: list[int]) -> list[tuple[int
             if way != "naive body" or 8 * batch * size * size <= NAIVE_BYTES:
                 calls[way] = running(one, x)
         assert_same_bits(calls, b)
-        results.append(
-            (
-                batch,
-                rows_of(
-                    size, batch, threads, timed(calls, time.process_time if threads == 1 else time.perf_counter)
-                ),
-            )
-        )
+        seconds = timed(calls, CPU if threads == 1 else WALL)
+        results.append((batch, rows_of(size, batch, threads, seconds)))
     return results
 
 
@@ -268,24 +261,9 @@ def chart(rows: list[Row]) -> str:
     return markup.replace("</desc>", f"</desc><style>{STYLE}</style>", 1) + "\n"
 
 
-def surroundings() -> dict[str, Any]:
-    """Returns when, on what and with what was measured."""
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "machine": machine(),
-        "processors": os.cpu_count(),
-        "instruction_set": _cpu.active(),
-        "onnxruntime": onnxruntime.__version__,
-        "python": platform.python_version(),
-    }
-
-
 def machine() -> str:
-    """Returns the processor's name as Linux gives it, or else its architecture."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {_cpu.active()}, ONNX Runtime {onnxruntime.__version__}"
+    """Returns what was measured on, in words."""
+    return f"{cpu_model()}, {_cpu.active()}, ONNX Runtime {onnxruntime.__version__}"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -90,15 +91,18 @@ def sanitize(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
 
 
 def test_sanitizers_find_nothing(sanitize: list[str], tmp_path: Path) -> None:
-    objects = []
-    for isa in VARIANTS:
-        objects.append(tmp_path / f"{isa}.o")
+    objects = [tmp_path / f"{isa}.o" for isa in VARIANTS]
+
+    def compile_variant(isa: str) -> None:
         variant: list[str | Path] = [*ISAS[isa], f"-DLINF_ISA={isa}", "-c", CPU / "variant.cpp"]
-        _compile("-O1", "-g1", *sanitize, *variant, "-o", objects[-1])
+        _compile("-O1", "-g1", *sanitize, *variant, "-o", tmp_path / f"{isa}.o")
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(compile_variant, VARIANTS))
     program = tmp_path / "test_kernels"
     shared = [CPU / name for name in ("dispatch.cpp", "linf_dist_conv.cpp", "parallel.cpp")]
     sources = [Path(__file__).parent / "native" / "test_kernels.cpp", *shared]
     _compile("-O1", "-g1", "-Wall", "-Wextra", *sanitize, *sources, *objects, "-o", program)
-    done = subprocess.run([program], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([program], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "baseline: done" in done.stdout

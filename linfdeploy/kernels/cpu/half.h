@@ -46,7 +46,7 @@ inline Half half_of_float(float value) {
   anchor += absolute_value;
   uint32_t sum;
   std::memcpy(&sum, &anchor, sizeof sum);
-  return static_cast<Half>(sign | ((exponent - 0x38800000) >> 13) + (sum - place));
+  return static_cast<Half>(sign | (((exponent - 0x38800000) >> 13) + (sum - place)));
 }
 
 #endif

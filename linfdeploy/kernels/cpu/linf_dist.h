@@ -39,13 +39,17 @@ inline void linf_dist(Sizes n, const float* x, const float* w, const float* bias
 // The lowest index whose distance equals `best`; 0 when none does, as for NaN.
 inline int64_t first_at(int64_t inputs, const float* x, const float* w, float best) {
   constexpr int64_t kTogether = 4;
+  const Vec all_best = zero() + best;
+  const auto equal = [=](int64_t i) { return distance(load(x + i), load(w + i)) == all_best; };
   int64_t i = 0;
   for (; i + kTogether * kWidth <= inputs; i += kTogether * kWidth) {
-    VecInt found = {};
-    for (int64_t k = i; k < i + kTogether * kWidth; k += kWidth)
-      found |= distance(load(x + k), load(w + k)) == zero() + best;
-    if (any(found)) break;
+    VecInt found = equal(i);
+#pragma GCC unroll 4
+    for (int64_t k = 1; k < kTogether; ++k) found |= equal(i + k * kWidth);
+    if (lanes_of(found)) break;
   }
+  for (; i + kWidth <= inputs; i += kWidth)
+    if (const uint32_t lanes = lanes_of(equal(i))) return i + __builtin_ctz(lanes);
   for (; i < inputs; ++i) {
     const float d = x[i] - w[i];
     if ((d < 0 ? -d : d) == best) return i;
@@ -53,11 +57,17 @@ inline int64_t first_at(int64_t inputs, const float* x, const float* w, float be
   return 0;
 }
 
+// The search takes some rows of w at a time, which stay in the cache for all rows of x.
 inline void linf_dist_argmax(Sizes n, const float* x, const float* w, float* y, int64_t* index) {
+  constexpr int64_t kSome = 4;
   linf_dist(n, x, w, nullptr, y);
-  parallel(n.batch, n, [=](int64_t b) {
-    for (int64_t o = 0; o < n.outputs; ++o)
-      index[b * n.outputs + o] = first_at(n.inputs, x + b * n.inputs, w + o * n.inputs, y[b * n.outputs + o]);
+  parallel(pieces(n.outputs, kSome), n, [=](int64_t block) {
+    const int64_t end = smaller((block + 1) * kSome, n.outputs);
+    for (int64_t b = 0; b < n.batch; ++b)
+      for (int64_t o = block * kSome; o < end; ++o) {
+        const int64_t at = b * n.outputs + o;
+        index[at] = first_at(n.inputs, x + b * n.inputs, w + o * n.inputs, y[at]);
+      }
   });
 }
 

@@ -101,18 +101,18 @@ inline Vec maximum_magnitude(Vec best, Vec v) {
 #endif
 }
 
-// Whether a lane of a comparison's result is set.
-inline bool any(VecInt mask) {
+// A bit for each lane of a comparison's result.
+inline uint32_t lanes_of(VecInt mask) {
 #if defined(__AVX512F__)
-  return _mm512_movepi32_mask((__m512i)mask) != 0;
+  return _mm512_movepi32_mask((__m512i)mask);
 #elif defined(__AVX2__)
-  return _mm256_movemask_ps((__m256)mask) != 0;
+  return static_cast<uint32_t>(_mm256_movemask_ps((__m256)mask));
 #elif defined(__SSE2__)
-  return _mm_movemask_ps((__m128)mask) != 0;
+  return static_cast<uint32_t>(_mm_movemask_ps((__m128)mask));
 #else
-  int32_t found = 0;
-  for (int64_t i = 0; i < kWidth; ++i) found |= mask[i];
-  return found != 0;
+  uint32_t lanes = 0;
+  for (int64_t i = 0; i < kWidth; ++i) lanes |= (mask[i] ? 1u : 0u) << i;
+  return lanes;
 #endif
 }
 
