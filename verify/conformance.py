@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from linfdeploy.engines.base import Engine, Images, Logits
+from linfdeploy.engines.plain import check_evaluator
 from linfdeploy.engines.reference import ReferenceEngine, Rounding, roundings_of
 from linfdeploy.onnx.passes.ranges import rounding_error, value_ranges
 from linfdeploy.onnx.pixel_net import PIXEL_MAX, PixelNet
@@ -40,6 +41,8 @@ PAIRED_PROBES = ("box lower end", "box upper end", "box corner", "one level apar
 ODD_BATCHES = (1, 3, 7, 17, 255)
 RANDOM_IMAGES = 256
 MATCHING_IMAGES = 64
+# Of each family, for the evaluator against plain numpy.
+PLAIN_IMAGES = 2
 
 
 @dataclass(frozen=True)
@@ -94,12 +97,20 @@ def check_conformance(engine: Engine, net: PixelNet, probes: Mapping[str, Images
     Args:
         engine: The engine.
         net: Read from the engine's own graph.
-        probes: Families of images, each (N, C, H, W) uint8; the first is the data.
+        probes: Families of images, each (N, C, H, W) uint8, as `make_probes` makes them; the first is the data.
+
+    Raises:
+        EngineError: The evaluator itself differs from plain numpy.
     """
     # Some of each family: on dark or whole-numbered images alone, several roundings give the same bits.
     some = [images[:: -(-len(images) // MATCHING_IMAGES)] for images in probes.values()]
     rounding = _matching_rounding(engine, net, np.concatenate(some))
     evaluator = ReferenceEngine(net, rounding or Rounding())
+    check_evaluator(
+        evaluator,
+        np.concatenate([images[:PLAIN_IMAGES] for images in probes.values()]),
+        *(probes[name][:PLAIN_IMAGES] for name in ("box lower end", "box upper end")),
+    )
     found: list[Probe] = []
     violations: list[Violation] = []
     found_logits: dict[str, Logits] = {}

@@ -89,15 +89,23 @@ class ReferenceEngine(Engine):
         """
         low, high = _flat(lower), _flat(upper)
         for index, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
-            low, high = linf_dist_bounds(low, high, weight)
+            low, high = self.distance_bounds(low, high, weight)
             low, high = self._add(low, bias, index), self._add(high, bias, index)
         return -high, -low
 
     def _answer(self, images: Images) -> Answers:
         x = _flat(images)
         for index, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
-            x = self._add(linf_dist(x, weight), bias, index)
+            x = self._add(self.distance(x, weight), bias, index)
         return {"logits": -x, **(self.label_and_radius(-x) if self._radius else {})}
+
+    def distance(self, x: Logits, w: Logits) -> Logits:
+        """Returns the distances of rows, (N, O) float32; see `linfdeploy.kernels.linf_dist`."""
+        return linf_dist(x, w)
+
+    def distance_bounds(self, lower: Logits, upper: Logits, w: Logits) -> tuple[Logits, Logits]:
+        """Returns the distances' bounds over boxes; see `linfdeploy.kernels.linf_dist_bounds`."""
+        return linf_dist_bounds(lower, upper, w)
 
     def _add(self, distance: Logits, bias: Logits, index: int) -> Logits:
         """Rounds the distance, adds the bias, rounds the sum, as the net's rounding says."""
