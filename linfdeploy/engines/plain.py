@@ -52,7 +52,7 @@ def check_evaluator(evaluator: ReferenceEngine, images: Images, lower: Images, u
         if different := int((ours.view(np.uint32) != expected.view(np.uint32)).sum()):
             raise EngineError(
                 f"the evaluator's {what} differ from plain numpy's in {different} of {ours.size} numbers; "
-                "expected none: this build or machine computes wrongly and nothing is judged with it: install again"
+                "expected none: this build or machine computes wrongly, nothing is judged with it: install again"
             )
 
 
