@@ -73,20 +73,16 @@ struct Live {
   }
 };
 
-// Lists the inputs of a block as entry k and on; returns where the next go. Two entries are written, whether
-// there are two or not: the second is overwritten by what comes next. A third is rare enough for a branch.
-inline int64_t append(const float* x, const float* w, int64_t first, uint64_t bits, int64_t k, Live& live) {
-  const auto take = [&](int64_t to, uint64_t from) __attribute__((always_inline)) {
-    const int64_t i = first + __builtin_ctzll(from);
-    live.input[to] = static_cast<int32_t>(i);
-    live.difference[to] = x[i] - w[i];
-  };
-  const uint64_t others = bits & (bits - 1);
-  take(k, bits);
-  take(k + 1, others ? others : bits);
-  uint64_t left = others & (others - 1);
-  for (int64_t to = k + 2; left; left &= left - 1) take(to++, left);
-  return k + __builtin_popcountll(bits);
+// Lists the inputs of a block as entry k and on; returns where the next go. Entries are written in twos: what
+// is too much, the block's first input, is overwritten by what comes next.
+inline int64_t append(int64_t first, uint64_t bits, int64_t k, Live& live) {
+  const int64_t next = k + __builtin_popcountll(bits);
+  constexpr uint64_t kEnd = 1ull << kBlock;  // counts as input 0
+  for (; bits; k += 2)
+#pragma GCC unroll 2
+    for (int64_t to = k; to < k + 2; ++to, bits &= bits - 1)
+      live.input[to] = static_cast<int32_t>(first + __builtin_ctzll(bits | kEnd) % kBlock);
+  return next;
 }
 
 // What is the same for all entries of a pair, from entry k on. In groups of sixteen: a loop that often ends a
@@ -129,16 +125,21 @@ inline uint64_t bits_of_tail(const float* x, const float* w, int64_t size, Vec n
   return bits_of_block(x_tail, w_tail, negligible);
 }
 
-// Lists what counts in the given blocks among the inputs [begin, end).
+// Lists what counts in the given blocks among the inputs [begin, end). All blocks are looked into before the
+// first is listed: a branch that depends on what was found then has not to wait for it.
 inline void list_live(const float* x, const float* w, int64_t begin, int64_t end, uint32_t blocks,
                       float negligible, Live& live) {
-  int64_t k = live.count;
+  struct {
+    int64_t first;
+    uint64_t bits;
+  } found[kSearched / kBlock];
+  int64_t count = 0, k = live.count;
   for (; blocks; blocks &= blocks - 1) {
     const int64_t i = begin + __builtin_ctz(blocks) * kBlock;
-    const uint64_t bits = i + kBlock <= end ? bits_of_block(x + i, w + i, splat(negligible))
-                                            : bits_of_tail(x + i, w + i, end - i, splat(negligible));
-    if (bits) k = append(x, w, i, bits, k, live);
+    found[count++] = {i, i + kBlock <= end ? bits_of_block(x + i, w + i, splat(negligible))
+                                           : bits_of_tail(x + i, w + i, end - i, splat(negligible))};
   }
+  for (int64_t block = 0; block < count; ++block) k = append(found[block].first, found[block].bits, k, live);
   live.count = k;
 }
 
@@ -172,13 +173,21 @@ inline float negligible_of(const P& pass, const Searched& s, int64_t b, int64_t 
   return pass.slope(b, o) != 0 ? pass.largest(b, o) * s.negligible : __builtin_inff();
 }
 
+// The differences of all entries at once: a loop a pair would often end a step earlier or later.
+template <typename P>
+inline void take_live(const P& pass, const Searched& s, Task task, Live& live) {
+  for (int64_t k = 0; k < live.count; ++k) {
+    const PairOf at = pair_at(task, live.pair[k]);
+    live.difference[k] = s.x_row(at.b)[live.input[k]] - s.w_row(at.o)[live.input[k]];
+  }
+  pass.take(task, live);
+  live.count = 0;
+}
+
 template <typename P>
 inline void search_pair(const P& pass, const Searched& s, Task task, int32_t pair, int64_t begin,
                         uint32_t blocks, float negligible, Live& live) {
-  if (live.count > kSearched) {
-    pass.take(task, live);
-    live.count = 0;
-  }
+  if (live.count > kSearched) take_live(pass, s, task, live);
   const PairOf at = pair_at(task, pair);
   const int64_t from = live.count;
   list_live(s.x_row(at.b), s.w_row(at.o), begin, s.end(begin), blocks, negligible, live);
@@ -202,7 +211,7 @@ inline void search_panel(const P& pass, const Searched& s, const float* panel, T
       search_pair(pass, s, task, static_cast<int32_t>(o * kRows + r), begin, c.blocks[o][r],
                   c.negligible[o][r], live);
   }
-  pass.take(task, live);
+  take_live(pass, s, task, live);
   pass.finish(task, live);
 }
 
@@ -243,7 +252,7 @@ inline void search_rows(const P& pass, const Searched& s, Task task) {
         const uint32_t blocks = 0xffffffffu >> (32 - pieces(s.end(begin) - begin, kBlock));
         live.start();
         search_pair(pass, s, one, 0, begin, blocks, negligible_of(pass, s, b, o), live);
-        pass.take(one, live);
+        take_live(pass, s, one, live);
         pass.finish(one, live);
       }
 }
