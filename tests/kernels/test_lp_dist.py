@@ -72,9 +72,9 @@ def test_gradients_at_every_size(isa: str, p: float) -> None:
 
 @pytest.mark.parametrize("p", POWERS)
 def test_wide_layers(p: float) -> None:
-    x, w = _pair(1, 4, 9, 3072)
+    x, w = _pair(1, 20, 19, 3072)
     np.testing.assert_allclose(lp_dist(x, w, p), oracles.lp_dist_float64(x, w, p), FORWARD_ERROR, 0)
-    grad_y = np.random.default_rng(2).standard_normal((4, 9)).astype(np.float32)
+    grad_y = np.random.default_rng(2).standard_normal((20, 19)).astype(np.float32)
     for found, expected in zip(_grads(x, w, p, grad_y), oracles.lp_dist_grads(x, w, p, grad_y), strict=True):
         _assert_gradient(found, expected)
 
@@ -90,7 +90,7 @@ def test_scale_costs_no_accuracy(isa: str, p: float, scale: float) -> None:
 
 
 @pytest.mark.parametrize("p", POWERS)
-@pytest.mark.parametrize("sizes", [(9, 21, 45), (3, 11, 1100)])
+@pytest.mark.parametrize("sizes", [(9, 21, 45), (3, 11, 1100), (29, 18, 1100)])
 def test_variants_agree_bit_for_bit(p: float, sizes: tuple[int, int, int]) -> None:
     x, w = _pair(4, *sizes)
     grad_y = np.random.default_rng(4).standard_normal(sizes[:2]).astype(np.float32)
@@ -215,12 +215,13 @@ def test_what_the_search_leaves_out_is_nothing(p: float, inputs: int, spread: fl
     x = (1 - spread * np.random.default_rng(seed).random((2, inputs))).astype(np.float32)
     w, grad_y = np.zeros((1, inputs), np.float32), np.ones((2, 1), np.float32)
     (y, largest, powers), (full_y, _, full_powers) = _forward(x, w, p), _forward(x, w, p, skip=False)
-    left_out = inputs * 2.0**-36
-    np.testing.assert_allclose(powers, full_powers, left_out + 2.0**-22, 0)
-    np.testing.assert_allclose(y, full_y, (left_out + 2.0**-22) / p + 2.0**-23, 0)
+    # Nor are both rounded alike: one is summed in double precision, the other in sixteen floats.
+    off = inputs * 2.0**-36 + inputs / 16 * 2.0**-24 + 2.0**-22
+    np.testing.assert_allclose(powers, full_powers, off, 0)
+    np.testing.assert_allclose(y, full_y, off / p + 2.0**-23, 0)
     assert (y >= largest).all()
     for found, full in zip(_grads(x, w, p, grad_y), _grads(x, w, p, grad_y, skip=False), strict=True):
-        np.testing.assert_allclose(found, full, 2 * (left_out + 2.0**-22), 2.0**-35)
+        np.testing.assert_allclose(found, full, 2 * off, 2.0**-35)
 
 
 @given(

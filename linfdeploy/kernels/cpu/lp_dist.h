@@ -5,7 +5,7 @@
 #pragma once
 
 #include "linf_dist.h"
-#include "lp_dist_rows.h"
+#include "lp_dist_search.h"
 
 namespace linf {
 namespace LINF_ISA {
@@ -14,13 +14,12 @@ namespace LINF_ISA {
 // cache.
 constexpr int64_t kSumTile = 4;
 
-// The sum of row r's lanes; at least 1, the power of the largest term.
+// The sum of row r's lanes.
 template <int64_t Count>
-LINF_INLINE float sum_of_lanes(const Vectors<Count>& sums, int64_t r) {
+LINF_INLINE float sum_of_lanes(const Vectors<Count>& sums, int64_t r = 0) {
   Vec parts[kParts];
   for (int64_t part = 0; part < kParts; ++part) parts[part] = at(sums, r * kParts + part);
-  const float sum = reduce_sum(parts);
-  return sum > 1 ? sum : 1;
+  return reduce_sum(parts);
 }
 
 // sum[r] = sum_i (|x_i - w_ri| / largest[r])^p for Rows rows of w.
@@ -41,12 +40,14 @@ inline void sum_rows(int64_t inputs, const float* x, const float* w, const Power
   for (int64_t r = 0; r < Rows; ++r) sum[r] = sum_of_lanes(sums, r);
 }
 
-// largest (sum)^(1/p), and the largest where it is out of range.
-inline void distances(int64_t size, float p, const float* largest, const float* sum, float* y) {
+// largest (sum)^(1/p), and the largest where it is out of range. A sum is at least 1, the power of the
+// largest term, however that was rounded.
+inline void distances(int64_t size, float p, const float* largest, float* sum, float* y) {
   const float exponent = 1 / (p * kExponentUnit);
   for_each_vector(size, [=](int64_t i, int64_t, auto load_part, auto store_part) {
     const Vec m = load_part(largest + i);
-    const Vec s = load_part(sum + i);
+    const Vec s = maximum(load_part(sum + i), splat(1.0f));
+    store_part(sum + i, s);
     const Vectors<1> total = {s};
     const Vec root = p == 1 ? s : exp2_clamped(log2_of(total) * exponent).only;
     store_part(y + i, select(in_range(m), m * root, m));
@@ -57,8 +58,8 @@ inline void distances(int64_t size, float p, const float* largest, const float* 
 struct RowTile {
   Sizes n;
   int64_t begin, end;
-  const float *x, *w, *largest;
-  float* sum;
+  const float *x, *w;
+  float *largest, *sum;
 };
 
 template <int32_t Kind, int64_t Rows>
@@ -75,50 +76,60 @@ inline void sum_tile(const RowTile& t, const Power& p) {
   }
 }
 
-// Rows of a search and their sums.
-struct Searched {
-  Found found;
-  Row rows[kMostRows];
-  Vectors<kParts> sums[kMostRows];
+// Each search is summed in double precision: four sums, of inputs that are equal modulo 4, in ascending
+// order. The sums of several searches are added up as floats.
+struct SumLive {
+  Searched s;
+  Power p;
+  float *largest_terms, *sum;
+
+  // One search sees all inputs: the distances need no pass of their own.
+  bool finds_largest() const { return s.n.inputs <= kSearched; }
+  void largest_of(int64_t size, Task task, const Candidates& c) const {
+    if (!finds_largest()) return;
+    alignas(64) float lanes[SearchTile::kRows];
+    for (int64_t o = 0; o < task.outputs; ++o) {
+      for (int64_t group = 0; group < SearchTile::kGroups; ++group)
+        store(lanes + group * kWidth, largest_of_blocks(c, size, o, group));
+      for (int64_t r = 0; r < task.rows; ++r)
+        largest_terms[(task.row + r) * s.n.outputs + task.output + o] = lanes[r];
+    }
+  }
+  float largest(int64_t b, int64_t o) const { return largest_terms[b * s.n.outputs + o]; }
+  float slope(int64_t, int64_t) const { return 1; }
+  void take(Task, Live& live) const {
+    evaluate(live, [&](const auto& d, const auto& m, const auto& inverse, const auto&) {
+      return power_of<kExactDifference>(d, m, inverse, p);
+    });
+    for (int64_t k = 0; k < live.count; ++k)
+      live.sum[live.pair[k]][live.input[k] % 4] += static_cast<double>(live.difference[k]);
+  }
+  void finish(Task task, const Live& live) const {
+    for (int64_t o = 0; o < task.outputs; ++o)
+      for (int64_t r = 0; r < task.rows; ++r) {
+        const double (&of_pair)[4] = live.sum[o * SearchTile::kRows + r];
+        const double total = (of_pair[0] + of_pair[1]) + (of_pair[2] + of_pair[3]);
+        sum[(task.row + r) * s.n.outputs + task.output + o] += static_cast<float>(total);
+      }
+  }
 };
 
-inline void sum_found(int64_t inputs, int64_t count, const Power& p, Searched& s) {
-  for (int64_t begin = 0; begin < inputs; begin += kSearched) {
-    const int64_t size = inputs - begin < kSearched ? inputs - begin : kSearched;
-    search_rows(size, begin, count, s.rows, p.negligible, s.found);
-    for (int64_t k = 0; k < s.found.count; ++k) {
-      const int64_t r = s.found.at[k].row, i = begin + s.found.at[k].input;
-      const auto d = differences<1>(s.rows[r].x + i, s.rows[r].w + i, 0);
-      s.sums[r] = s.sums[r] + terms<kExactDifference, 1>(d, &s.rows[r].pair, p);
-    }
-  }
-  for (int64_t r = 0, tail = inputs % kLanes; tail && r < count; ++r) {
-    const Tail<1> x(s.rows[r].x + inputs - tail, 0, tail), w(s.rows[r].w + inputs - tail, 0, tail);
-    s.sums[r] = s.sums[r] + terms<kExactDifference, 1>(differences<1>(x.at, w.at, 0), &s.rows[r].pair, p);
-  }
-}
-
-// As sum_tile, without the groups that are negligible from end to end.
-inline void sum_tile_searched(const RowTile& t, const Power& p) {
-  Searched s;
-  const int64_t i = t.n.inputs, wide = t.end - t.begin;
-  for (int64_t b = 0; b < t.n.batch; b += kMostRows / kSumTile) {
-    const int64_t high = t.n.batch - b < kMostRows / kSumTile ? t.n.batch - b : kMostRows / kSumTile;
-    for (int64_t r = 0; r < high * wide; ++r) {
-      const int64_t row = b + r / wide, o = t.begin + r % wide;
-      s.rows[r] = {t.x + row * i, t.w + o * i, pair_of(t.largest[row * t.n.outputs + o], 0)};
-      s.sums[r] = vectors_of<kParts>([](int64_t) { return zero(); });
-    }
-    sum_found(i, high * wide, p, s);
-    for (int64_t r = 0; r < high * wide; ++r)
-      t.sum[(b + r / wide) * t.n.outputs + t.begin + r % wide] = sum_of_lanes(s.sums[r], 0);
-  }
+inline void sum_searched(const SumLive& pass) {
+  const Sizes n = pass.s.n;
+  const int64_t packed = pass.finds_largest() ? rows_to_search(n) : 0, at = packed * n.outputs;
+  linf_dist({n.batch - packed, n.inputs, n.outputs, n.pool}, pass.s.x_row(packed), pass.s.w, nullptr,
+            pass.largest_terms + at);
+  fill_zero(pass.sum, n.batch * n.outputs);
+  const int64_t blocks = search_blocks(n), chunk = 128, chunks = pieces(n.outputs, chunk);
+  parallel(blocks * chunks, n, [&](int64_t task) {
+    const int64_t output = task % chunks * chunk;
+    search_block(pass, pass.s, task / chunks, output, smaller(chunk, n.outputs - output));
+  });
 }
 
 using SumTile = void (*)(const RowTile& t, const Power& p);
 // The exponents that are met most are constants of their own loops.
 inline SumTile summing(const Power& p) {
-  if (p.negligible > 0) return sum_tile_searched;
   switch (p.kind) {
     case 1:
       return sum_tile<1>;
@@ -135,15 +146,25 @@ inline SumTile summing(const Power& p) {
   }
 }
 
+inline void sum_all(const RowTile& all, const Power& p) {
+  const Sizes n = all.n;
+  linf_dist(n, all.x, all.w, nullptr, all.largest);
+  const auto sum_of = summing(p);
+  parallel(pieces(n.outputs, kSumTile), n, [&](int64_t tile) {
+    RowTile t = all;
+    t.begin = tile * kSumTile;
+    t.end = smaller(t.begin + kSumTile, n.outputs);
+    sum_of(t, p);
+  });
+}
+
 inline void lp_dist(Sizes n, const float* x, const float* w, float p, bool skip, float* y, float* largest,
                     float* sum) {
-  linf_dist(n, x, w, nullptr, largest);
   const Power power = power_for(p, p, skip);
-  const auto sum_of = summing(power);
-  parallel((n.outputs + kSumTile - 1) / kSumTile, n, [=](int64_t tile) {
-    const int64_t o = tile * kSumTile, end = n.outputs - o < kSumTile ? n.outputs : o + kSumTile;
-    sum_of({n, o, end, x, w, largest, sum}, power);
-  });
+  if (power.negligible > 0)
+    sum_searched({{n, x, w, power.negligible}, power, largest, sum});
+  else
+    sum_all({n, 0, 0, x, w, largest, sum}, power);
   parallel(n.batch, n, [=](int64_t b) {
     const int64_t at = b * n.outputs;
     distances(n.outputs, p, largest + at, sum + at, y + at);

@@ -154,46 +154,40 @@ inline void add_outputs(const Outputs& f, const Power& p) {
   }
 }
 
-// Rows of a search, and where their gradients go.
-struct SearchedStrips {
-  Found found;
-  int64_t count;
-  Row rows[kMostRows];
-  Strip strips[kMostRows];
+// Adds the slopes of what counts to the gradients that are asked for.
+struct ScatterLive {
+  const Outputs& f;
+  const Power& p;
+
+  void largest_of(int64_t, Task, const Candidates&) const {}
+  float largest(int64_t b, int64_t o) const { return f.largest[b * f.n.outputs + o]; }
+  float slope(int64_t b, int64_t o) const { return f.slope[b * f.n.outputs + o]; }
+  void take(Task task, Live& live) const {
+    evaluate(live, [&](const auto& d, const auto& m, const auto& inverse, const auto& slope) {
+      return slope_of<kExactDifference>(d, m, inverse, slope, p);
+    });
+    add_to_inputs(task, live);
+    add_to_outputs(task, live);
+  }
+  // One after the other: a load from one gradient would often wait for a store to the other, a multiple of
+  // 4096 bytes away.
+  void add_to_inputs(Task task, const Live& live) const {
+    float* const grad = f.all.grad_x;
+    for (int64_t k = 0; grad && k < live.count; ++k)
+      grad[pair_at(task, live.pair[k]).b * f.n.inputs + live.input[k]] += live.difference[k];
+  }
+  void add_to_outputs(Task task, const Live& live) const {
+    float* const grad = f.all.grad_w;
+    for (int64_t k = 0; grad && k < live.count; ++k)
+      grad[pair_at(task, live.pair[k]).o * f.n.inputs + live.input[k]] -= live.difference[k];
+  }
+  void finish(Task, const Live&) const {}
 };
 
-inline void add_found(int64_t inputs, const Power& p, SearchedStrips& s) {
-  for (int64_t begin = 0; begin < inputs; begin += kSearched) {
-    const int64_t size = inputs - begin < kSearched ? inputs - begin : kSearched;
-    search_rows(size, begin, s.count, s.rows, p.negligible, s.found);
-    for (int64_t k = 0; k < s.found.count; ++k) {
-      const Place place = s.found.at[k];
-      add_group<kExactDifference, 1>(s.strips[place.row].at(begin + place.input), 0, &s.rows[place.row].pair,
-                                     p);
-    }
-  }
-  for (int64_t r = 0, tail = inputs % kLanes; tail && r < s.count; ++r)
-    add_tail<kExactDifference, 1>(s.strips[r].at(inputs - tail), 0, tail, &s.rows[r].pair, p);
-}
-
-// As add_outputs, without the groups that are negligible from end to end.
+// As add_outputs, of what counts only.
 inline void add_outputs_searched(const Outputs& f, const Power& p) {
-  SearchedStrips s;
-  for (int64_t o = f.begin; o < f.end; o += kTile) {
-    s.count = 0;
-    for (int64_t b = 0; b < f.n.batch; ++b) {
-      for (int64_t r = o; r < o + kTile && r < f.end; ++r) {
-        const int64_t at = b * f.n.outputs + r;
-        if (f.slope[at] == 0) continue;
-        const Strip strip = f.strip(b, r, 0);
-        s.rows[s.count] = {strip.x, strip.w, pair_of(f.largest[at], f.slope[at])};
-        s.strips[s.count++] = strip;
-      }
-      if (s.count + kTile <= kMostRows && b + 1 < f.n.batch) continue;
-      add_found(f.n.inputs, p, s);
-      s.count = 0;
-    }
-  }
+  for (int64_t block = 0; block < search_blocks(f.n); ++block)
+    search_block(ScatterLive{f, p}, {f.n, f.all.x, f.all.w, p.negligible}, block, f.begin, f.end - f.begin);
 }
 
 using AddOutputs = void (*)(const Outputs& f, const Power& p);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What both passes of lp_dist share: how powers are taken, rows of a few vectors side by side, and the search
-// for terms that count.
+// What both passes of lp_dist share: how powers are taken, and rows of a few vectors side by side.
 #pragma once
 
 #include <cmath>
@@ -92,53 +91,6 @@ struct Tail {
   }
   float at[Rows * kLanes] = {};
 };
-
-// A pair of rows to search, and where in which row a group was found.
-struct Row {
-  const float *x, *w;
-  Pair pair;
-};
-struct Place {
-  int32_t row, input;
-};
-
-// So many rows are searched before what was found is computed: a row often has a single group, whose long
-// chain of operations would otherwise have nothing to run beside it.
-constexpr int64_t kMostRows = 16;
-// Inputs of one search: a bit each group.
-constexpr int64_t kSearched = 64 * kLanes;
-struct Found {
-  int64_t count;
-  Place at[kMostRows * kSearched / kLanes];
-};
-
-// One bit for each full group among `size` <= 64 groups of inputs: whether it has a |x - w| above
-// `negligible`. Neither a branch nor a store depends on what is found: the one would often be predicted
-// wrongly, and behind the other, loads wait for its address.
-inline uint64_t search(int64_t size, const float* x, const float* w, Vec negligible) {
-  uint64_t found = 0;
-#pragma GCC unroll 4
-  for (int64_t i = 0; i + kLanes <= size; i += kLanes) {
-    Vec most = absolute(load(x + i) - load(w + i));
-    for (int64_t lane = kWidth; lane < kLanes; lane += kWidth)
-      most = maximum_magnitude(most, load(x + i + lane) - load(w + i + lane));
-    found |= static_cast<uint64_t>(any_greater(most, negligible)) << (i / kLanes);
-  }
-  return found;
-}
-
-inline void search_rows(int64_t size, int64_t begin, int64_t count, const Row* rows, float negligible,
-                        Found& found) {
-  found.count = 0;
-  for (int64_t r = 0; r < count; ++r) {
-    const Row& row = rows[r];
-    uint64_t groups = search(size, row.x + begin, row.w + begin, row.pair.largest * negligible);
-    for (; groups; groups &= groups - 1) {
-      const int64_t first = __builtin_ctzll(groups) * kLanes;
-      found.at[found.count++] = {static_cast<int32_t>(r), static_cast<int32_t>(first)};
-    }
-  }
-}
 
 }  // namespace LINF_ISA
 }  // namespace linf

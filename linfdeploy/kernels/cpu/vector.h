@@ -116,20 +116,18 @@ inline uint32_t lanes_of(VecInt mask) {
 #endif
 }
 
-// Whether a > b in any lane.
-inline bool any_greater(Vec a, Vec b) {
-#if defined(__AVX512F__)
-  return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0;
-#elif defined(__AVX2__)
-  return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0;
-#elif defined(__SSE2__)
-  return _mm_movemask_ps(_mm_cmpgt_ps(a, b)) != 0;
+#if !defined(__AVX2__)
+// A bit for each lane: whether a > b.
+inline uint64_t lanes_above(Vec a, Vec b) {
+#if defined(__SSE2__)
+  return static_cast<uint64_t>(_mm_movemask_ps(_mm_cmpgt_ps(a, b)));
 #else
-  for (int64_t lane = 0; lane < kWidth; ++lane)
-    if (a[lane] > b[lane]) return true;
-  return false;
+  uint64_t bits = 0;
+  for (int64_t lane = 0; lane < kWidth; ++lane) bits |= static_cast<uint64_t>(a[lane] > b[lane]) << lane;
+  return bits;
 #endif
 }
+#endif
 
 inline Vec load(const float* p) {
   Vec v;
