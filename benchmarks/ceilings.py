@@ -67,7 +67,7 @@ def measure_ceilings(isa: str, effort: Effort) -> Ceilings:
     width = library.register_steps(UNROLLINGS[0], 1)
     calls = {str(count): _register_call(library, count, width) for count in UNROLLINGS}
     measured = interleave(calls, CPU, effort)
-    rates = {count: _step_count(count, width) / measured[str(count)].median for count in UNROLLINGS}
+    rates = {count: _step_count(count, width) / measured[str(count)].least for count in UNROLLINGS}
     best = max(rates, key=rates.__getitem__)
     one, two = _bandwidths(library, effort)
     return Ceilings(isa, calls[str(best)], _step_count(best, width), best, rates[best], one, two)
