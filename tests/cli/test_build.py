@@ -12,7 +12,7 @@ from linfdeploy.engines.manifest import read_manifest
 NOTES = {
     "on": "LinfDist runs as a custom op",
     "off": "LinfDist runs as its function body (custom ops are off), "
-    "about 9 times slower at large batches than as a custom op",
+    "about 10 times slower at large batches than as a custom op",
 }
 
 

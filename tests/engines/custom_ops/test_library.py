@@ -345,7 +345,7 @@ def test_notes() -> None:
     assert kernel_note(CUSTOM_OP) == "LinfDist runs as a custom op"
     assert kernel_note(STANDARD_OPS) == "LinfDist runs as standard operators"
     assert kernel_note(f"{FUNCTION_BODY} (because)") == (
-        "LinfDist runs as its function body (because), about 9 times slower at large batches than as a custom op"
+        "LinfDist runs as its function body (because), about 10 times slower at large batches than as a custom op"
     )
 
 
