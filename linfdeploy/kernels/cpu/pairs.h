@@ -189,7 +189,8 @@ template <typename R>
 inline void reduce_pairs(const R& reduction, const Operands<R>& operands, Sizes n) {
   if (n.batch == 0 || n.outputs == 0) return;
   const int64_t packed = rows_to_pack(n, Tile<R>::kRows), row_blocks = pieces(packed, kBlockRows);
-  const int64_t wanted = pieces(4 * n.pool.threads, row_blocks + 1);
+  // Several tasks a thread: one that starts late, as a new one does, then leaves little to wait for.
+  const int64_t wanted = n.pool.threads > 1 ? pieces(8 * n.pool.threads, row_blocks + 1) : 1;
   const int64_t chunk =
       smaller(Workspace<R>::kChunk, pieces(pieces(n.outputs, wanted), kTileStates) * kTileStates);
   const int64_t chunks = pieces(n.outputs, chunk);
