@@ -44,19 +44,20 @@ struct Matrix {
   }
 
   // The same words, for a row that exists; Once if no other block will read them.
-  template <bool Once>
+  template <int32_t Alignment, bool Once>
   LINF_INLINE Quad quad(int32_t row, int32_t word) const {
     const char* const begin = row_at(row);
-    if (alignment == 16) {
+    if constexpr (Alignment == 16) {
       const uint4* const from = reinterpret_cast<const uint4*>(begin + word * 4);
       const uint4 v = Once ? load_once(from) : *from;
       return {{v.x, v.y, v.z, v.w}};
-    }
-    Quad quad;
+    } else {
+      Quad quad;
 #pragma unroll
-    for (int32_t k = 0; k < 4; ++k)
-      quad.words[k] = alignment == 4 ? whole_word(begin, word + k) : word_of_bytes(begin, word + k);
-    return quad;
+      for (int32_t k = 0; k < 4; ++k)
+        quad.words[k] = Alignment == 4 ? whole_word(begin, word + k) : word_of_bytes(begin, word + k);
+      return quad;
+    }
   }
 
  private:

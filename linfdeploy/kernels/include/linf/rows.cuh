@@ -28,22 +28,34 @@ LINF_INLINE RowPiece<Element> piece_of(const Quad& quad) {
 }
 
 // Takes the words [word, word + 4) of all rows into `best`. A row past the last stands for the last.
-template <typename Element, int32_t Batch, typename Value>
+template <typename Element, int32_t Batch, int32_t Alignment, typename Value>
 LINF_INLINE void step_rows(const Matrix& x, const Matrix& w, int32_t first_output, int32_t word,
                            Value (&best)[kRowsOutputs][Batch]) {
   RowPiece<Element> weights[kRowsOutputs];
 #pragma unroll
   for (int32_t o = 0; o < kRowsOutputs; ++o)
-    weights[o] = piece_of<Element>(w.quad<true>(smaller(first_output + o, w.rows - 1), word));
+    weights[o] =
+        piece_of<Element>(w.template quad<Alignment, true>(smaller(first_output + o, w.rows - 1), word));
 #pragma unroll
   for (int32_t b = 0; b < Batch; ++b) {
-    const RowPiece<Element> inputs = piece_of<Element>(x.quad<false>(smaller(b, x.rows - 1), word));
+    const RowPiece<Element> inputs =
+        piece_of<Element>(x.template quad<Alignment, false>(smaller(b, x.rows - 1), word));
 #pragma unroll
     for (int32_t o = 0; o < kRowsOutputs; ++o)
 #pragma unroll
       for (int32_t k = 0; k < RowPiece<Element>::kCount; ++k)
         best[o][b] = farther(best[o][b], inputs.values[k], weights[o].values[k]);
   }
+}
+
+// This thread's share of all words.
+template <typename Element, int32_t Batch, int32_t Alignment, typename Value>
+LINF_INLINE void step_all(const Matrix& x, const Matrix& w, int32_t first_output,
+                          Value (&best)[kRowsOutputs][Batch]) {
+  const int32_t words = w.words();
+#pragma unroll(Alignment == 16 && Batch == 1 ? 2 : 1)
+  for (int32_t word = threadIdx.x * 4; word < words; word += kRowsThreads * 4)
+    step_rows<Element, Batch, Alignment>(x, w, first_output, word, best);
 }
 
 // The largest of a warp's values, in all its lanes.
@@ -59,11 +71,15 @@ LINF_INLINE void reduce_rows(const Matrix& x, const Matrix& w, const typename El
                              typename Element::Result* y) {
   using Value = typename Element::Value;
   constexpr int32_t kResults = kRowsOutputs * Batch, kWarps = kRowsThreads / kWarp;
-  const int32_t first_output = blockIdx.x * kRowsOutputs, words = w.words();
+  const int32_t first_output = blockIdx.x * kRowsOutputs;
   const int32_t warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   Value best[kRowsOutputs][Batch] = {};
-  for (int32_t word = threadIdx.x * 4; word < words; word += kRowsThreads * 4)
-    step_rows<Element, Batch>(x, w, first_output, word, best);
+  if (w.alignment == 16)
+    step_all<Element, Batch, 16>(x, w, first_output, best);
+  else if (w.alignment == 4)
+    step_all<Element, Batch, 4>(x, w, first_output, best);
+  else
+    step_all<Element, Batch, 1>(x, w, first_output, best);
 
   Value* const shared = reinterpret_cast<Value*>(shared_memory());
 #pragma unroll
