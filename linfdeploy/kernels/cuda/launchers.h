@@ -21,12 +21,23 @@ typedef struct LinfGrid {
   uint32_t blocks, threads, shared_bytes;
 } LinfGrid;
 
+/* Which of several kernels that give the same bits. Where the one asked for does not fit, as few rows do not
+ * fit a large batch, the launcher chooses by size. */
+typedef enum LinfTactic {
+  LINF_BY_SIZE,
+  LINF_FEW_ROWS,
+  LINF_LARGE_TILES,
+  LINF_MEDIUM_TILES,
+  LINF_SMALL_TILES
+} LinfTactic;
+
 typedef struct LinfLauncher LinfLauncher;
 struct LinfLauncher {
   /* Starts kernel number `entry` of cuda/entries.h, in order after what was started before. `arguments`
    * points to the address of each argument. Returns 0, or an error code of the caller's own. */
   int (*start)(const LinfLauncher* self, int32_t entry, LinfGrid grid, void** arguments);
   int32_t multiprocessors; /* of the device, for choosing between tiles */
+  LinfTactic tactic;       /* for linf_dist_cuda */
 };
 
 typedef struct LinfSizes {

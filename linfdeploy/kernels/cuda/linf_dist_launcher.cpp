@@ -42,6 +42,13 @@ const Kernels& kernels_of(LinfDtype dtype) {
   return kernels[dtype];
 }
 
+TileChoice tiles_for(const LinfLauncher& launcher, const Kernels& kernels, LinfSizes n) {
+  const auto asked = static_cast<size_t>(launcher.tactic) - LINF_LARGE_TILES;
+  if (launcher.tactic >= LINF_LARGE_TILES && asked < kernels.tiles.size())
+    return kernels.tiles.begin()[asked];
+  return fastest(kernels.tiles, n.batch, n.outputs, launcher.multiprocessors);
+}
+
 int start_distances(const LinfLauncher* launcher, const Kernels& kernels, LinfSizes n, const void* x,
                     const void* w, const void* bias, void* y) {
   const int32_t alignment = alignment_of(int64_t{n.inputs} * kernels.number_bytes, {x, w});
@@ -49,11 +56,12 @@ int start_distances(const LinfLauncher* launcher, const Kernels& kernels, LinfSi
     return start(launcher, entry, grid, n.batch, n.inputs, n.outputs, alignment, x, w, bias, y);
   };
   if (n.batch == 0 || n.outputs == 0) return 0;
-  for (const auto& rows : kernels.rows)
-    if (n.batch <= rows.most)
-      return go(rows.entry, {static_cast<uint32_t>(pieces_of(n.outputs, kRowsOutputs)), kRowsThreads,
-                             static_cast<uint32_t>(rows_shared_bytes(rows.most))});
-  const TileChoice tile = fastest(kernels.tiles, n.batch, n.outputs, launcher->multiprocessors);
+  if (launcher->tactic <= LINF_FEW_ROWS)
+    for (const auto& rows : kernels.rows)
+      if (n.batch <= rows.most)
+        return go(rows.entry, {static_cast<uint32_t>(pieces_of(n.outputs, kRowsOutputs)), kRowsThreads,
+                               static_cast<uint32_t>(rows_shared_bytes(rows.most))});
+  const TileChoice tile = tiles_for(*launcher, kernels, n);
   return go(tile.entry, tile.grid(n.batch, n.outputs));
 }
 

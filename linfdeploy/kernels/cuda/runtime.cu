@@ -21,8 +21,8 @@ const void* const kKernels[] = {
 
 int start_by_runtime(const LinfLauncher* self, int32_t entry, LinfGrid grid, void** arguments) {
   const auto* runtime = reinterpret_cast<const LinfRuntimeLauncher*>(self);
-  return cudaLaunchKernel(kKernels[entry], dim3(grid.blocks), dim3(grid.threads), arguments, grid.shared_bytes,
-                          static_cast<cudaStream_t>(runtime->stream));
+  return cudaLaunchKernel(kKernels[entry], dim3(grid.blocks), dim3(grid.threads), arguments,
+                          grid.shared_bytes, static_cast<cudaStream_t>(runtime->stream));
 }
 
 }  // namespace
@@ -31,6 +31,6 @@ int linf_runtime_launcher(void* stream, LinfRuntimeLauncher* launcher) {
   int device = 0, multiprocessors = 0;
   cudaError_t failed = cudaGetDevice(&device);
   if (!failed) failed = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  *launcher = {{start_by_runtime, multiprocessors}, stream};
+  *launcher = {{start_by_runtime, multiprocessors, LINF_BY_SIZE}, stream};
   return failed;
 }
