@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "fiber.h"
@@ -89,6 +90,9 @@ __thread Thread* current;
 // Not inlined: a stack may be continued by another thread of the system, where `current` is another variable.
 __attribute__((noinline)) Thread& self() { return *current; }
 
+// The first who reports is the only one: never unlocked.
+std::mutex reports;
+
 void print(const Block& block, const Thread& thread) {
   const Launch& launch = *block.launch;
   std::fprintf(stderr, "emulator: %s, block %llu, thread %u", launch.kernel,
@@ -96,6 +100,7 @@ void print(const Block& block, const Thread& thread) {
 }
 
 [[noreturn]] void report_deadlock(const Block& block) {
+  reports.lock();
   for (uint32_t i = 0; i < block.launch->block.size(); ++i) {
     const Thread& thread = *block.threads[i];
     print(block, thread);
@@ -274,6 +279,7 @@ void part(Meeting& meeting) { meeting.unread &= ~(1u << lane()); }
 }  // namespace
 
 void refuse(const char* what) {
+  reports.lock();
   print(*self().block, self());
   std::fprintf(stderr, " %s\n", what);
   std::abort();
