@@ -1,12 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The names of all kernels, each the entry of that name in a file of this folder. Their numbers are their places.
+// The names of all kernels, each the entry of that name in a file of this folder. Their numbers are their
+// places.
 #pragma once
 
 // Entry(name, file)
-#define LINF_ENTRIES(Entry)                 \
-  Entry(linf_dist_f32_large, linf_dist)     \
-  Entry(linf_dist_f32_small, linf_dist)
+#define LINF_ENTRIES(Entry)                                                                           \
+  Entry(linf_dist_f32_large, linf_dist) Entry(linf_dist_f32_medium, linf_dist)                        \
+      Entry(linf_dist_f32_small, linf_dist) Entry(linf_dist_f16_large, linf_dist)                     \
+          Entry(linf_dist_f16_medium, linf_dist) Entry(linf_dist_f16_small, linf_dist)                \
+              Entry(linf_dist_i16_medium, linf_dist) Entry(linf_dist_i8_medium, linf_dist)            \
+                  Entry(linf_dist_u8_medium, linf_dist) Entry(linf_dist_f32_rows1, linf_dist)         \
+                      Entry(linf_dist_f32_rows4, linf_dist) Entry(linf_dist_f32_rows8, linf_dist)     \
+                          Entry(linf_dist_f16_rows1, linf_dist) Entry(linf_dist_f16_rows8, linf_dist) \
+                              Entry(linf_dist_argmax, linf_dist_argmax)                               \
+                                  Entry(linf_dist_scatter, linf_dist_argmax)                          \
+                                      Entry(linf_dist_bounds, linf_dist_bounds)                       \
+                                          Entry(linf_dist_conv, linf_dist_conv)
 
 namespace linf {
 
