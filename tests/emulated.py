@@ -58,8 +58,10 @@ class Emulated:
 
     def library(self) -> Path:
         """The shared library of the emulated kernels and what starts them."""
-        launchers = [self.device / "launchers.cpp"]
-        return self._linked("libemulated.so", self.compiled(launchers), "-shared")
+        return self._linked("libemulated.so", self.compiled(self.launchers()), "-shared")
+
+    def launchers(self) -> list[Path]:
+        return sorted(self.device.glob("*launcher*.cpp"))
 
     def compiled(self, sources: Iterable[Path]) -> list[Path]:
         """The objects of these sources, of all kernels and of the emulator."""

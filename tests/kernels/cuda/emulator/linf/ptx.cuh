@@ -13,6 +13,8 @@ namespace LINF_ISA {
 
 LINF_INLINE char* shared_memory() { return emulator::shared_memory(); }
 
+LINF_INLINE int32_t recomputed(int32_t value) { return value; }
+
 template <int32_t Bytes>
 LINF_INLINE void copy_async(void* to, const void* from, bool there) {
   static_assert(Bytes == 4 || Bytes == 16, "sizes that the hardware copies");
