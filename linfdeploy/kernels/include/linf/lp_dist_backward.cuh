@@ -50,13 +50,19 @@ struct SlopePart {
 // planes of zeros.
 template <typename Tile, int32_t Planes>
 LINF_INLINE void copy_stage(const SlopeSums& s, const SlopePart<Tile>& part, int32_t row, int32_t output, float* to) {
+  constexpr int32_t kQuads = Planes * Tile::kPlane / 4;
+  const uint32_t thread = recomputed(threadIdx.x);
+  const int32_t i = part.input + thread % Tile::kInputs;
 #pragma unroll
-  for (int32_t k = recomputed(threadIdx.x); k < Tile::kWeights; k += Tile::kThreads) {
-    const int32_t o = output + k / Tile::kInputs, i = part.input + k % Tile::kInputs;
+  for (int32_t turn = 0; turn < Tile::kWeights / Tile::kThreads; ++turn) {
+    const uint32_t k = turn * Tile::kThreads + thread;
+    const int32_t o = output + k / Tile::kInputs;
     copy_async<4>(to + k, s.w + static_cast<int64_t>(o) * s.inputs + i, o < part.end_output && i < s.inputs);
   }
 #pragma unroll
-  for (int32_t k = recomputed(threadIdx.x) * 4; k < Planes * Tile::kPlane; k += Tile::kThreads * 4) {
+  for (int32_t turn = 0; turn < (kQuads + Tile::kThreads - 1) / Tile::kThreads; ++turn) {
+    const uint32_t quad = turn * Tile::kThreads + thread, k = quad * 4;
+    if (kQuads % Tile::kThreads && quad >= kQuads) break;
     const int32_t o = output + k % Tile::kPlane / Tile::kRows;
     const int64_t plane_row = static_cast<int64_t>(k / Tile::kPlane) * s.outputs + o;
     copy_async<16>(to + Tile::kWeights + k, s.planes + plane_row * s.padded + row + k % Tile::kRows,
@@ -70,9 +76,12 @@ LINF_INLINE void copy_stage(const SlopeSums& s, const SlopePart<Tile>& part, int
 template <typename Tile, bool Sparse>
 LINF_INLINE void add_to_weights(const SlopeSums& s, const SlopePart<Tile>& part, bool first, int32_t output,
                                 float* sums) {
+  const uint32_t thread = recomputed(threadIdx.x);
+  const int32_t i = part.input + thread % Tile::kInputs;
 #pragma unroll
-  for (int32_t k = recomputed(threadIdx.x); k < Tile::kWeights; k += Tile::kThreads) {
-    const int32_t o = output + k / Tile::kInputs, i = part.input + k % Tile::kInputs;
+  for (int32_t turn = 0; turn < Tile::kWeights / Tile::kThreads; ++turn) {
+    const uint32_t k = turn * Tile::kThreads + thread;
+    const int32_t o = output + k / Tile::kInputs;
     float total = 0;
 #pragma unroll
     for (int32_t warp = 0; warp < Tile::kWarps; ++warp) {
@@ -117,7 +126,7 @@ template <typename Tile>
 struct ThreadPlace {
   int32_t row, input;
   LINF_INLINE ThreadPlace(const SlopePart<Tile>& part, int32_t first_row) {
-    const int32_t thread = recomputed(threadIdx.x);
+    const uint32_t thread = recomputed(threadIdx.x);
     row = first_row + thread / kWarp * Tile::kThreadRows;
     input = part.input + thread % kWarp * Tile::kThreadInputs;
   }

@@ -23,6 +23,7 @@ template <int Warps>
 struct SlopeTile {
   static constexpr int kWarps = Warps, kThreads = Warps * kWarp;
   static constexpr int kThreadRows = 8, kThreadInputs = 4, kOutputs = 4;
+  static_assert(kThreads % (kWarp * kThreadInputs) == 0, "a thread copies and adds one input's weights");
   static constexpr int kRows = Warps * kThreadRows, kInputs = kWarp * kThreadInputs;
   // Weights of a stage; one plane of what belongs to a pair of rows; every warp's part of a gradient of weights.
   static constexpr int kWeights = kOutputs * kInputs, kPlane = kOutputs * kRows, kSums = Warps * kWeights;
