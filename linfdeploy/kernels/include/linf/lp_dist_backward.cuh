@@ -5,12 +5,12 @@
 //     slope(b, o, i) = g(b, o) sgn(d) (|d|/scale)^(p-1), d = x_bi - w_oi, g = grad_y sum^(-(p-1)/p)
 //     grad_x[b, i] = sum_o slope(b, o, i),    grad_w[o, i] = -sum_b slope(b, o, i)
 //
-// A block owns some inputs of a share of the outputs. It walks down the batch a tile of rows at a time, and for each
-// tile through its outputs, a stage at a time. Lanes lie along the inputs, so what belongs to a pair of rows (g,
-// 1/scale) is the same for a warp: one read serves kThreadInputs x 32 terms. grad_x of a tile stays with its thread
-// until all outputs of the share were there; shares are added up by a kernel of their own. For grad_w every warp
-// sums over its own rows; the warps' sums are added in order and then to grad_w in global memory, of which each
-// number belongs to one thread.
+// A block owns some inputs of a share of the outputs. It walks down the batch a tile of rows at a time, and
+// for each tile through its outputs, a stage at a time. Lanes lie along the inputs, so what belongs to a pair
+// of rows (g, 1/scale) is the same for a warp: one read serves kThreadInputs x 32 terms. grad_x of a tile
+// stays with its thread until all outputs of the share were there; shares are added up by a kernel of their
+// own. For grad_w every warp sums over its own rows; the warps' sums are added in order and then to grad_w in
+// global memory, of which each number belongs to one thread.
 #pragma once
 
 #include "linf/lp_geometry.h"
@@ -46,10 +46,11 @@ struct SlopePart {
   LINF_INLINE int32_t output(int32_t stage) const { return first_output + stage * Tile::kOutputs; }
 };
 
-// Begins to copy a stage: weights (kOutputs, kInputs), then planes (kOutputs, kRows). Outputs past the end have
-// planes of zeros.
+// Begins to copy a stage: weights (kOutputs, kInputs), then planes (kOutputs, kRows). Outputs past the end
+// have planes of zeros.
 template <typename Tile, int32_t Planes>
-LINF_INLINE void copy_stage(const SlopeSums& s, const SlopePart<Tile>& part, int32_t row, int32_t output, float* to) {
+LINF_INLINE void copy_stage(const SlopeSums& s, const SlopePart<Tile>& part, int32_t row, int32_t output,
+                            float* to) {
   constexpr int32_t kQuads = Planes * Tile::kPlane / 4;
   const uint32_t thread = recomputed(threadIdx.x);
   const int32_t i = part.input + thread % Tile::kInputs;
@@ -71,8 +72,8 @@ LINF_INLINE void copy_stage(const SlopeSums& s, const SlopePart<Tile>& part, int
   commit_copies();
 }
 
-// Adds the warps' sums of a stage to grad_w, which the first rows find uninitialized. Sparse sums are mostly zeros,
-// which are not worth a read, and zeros are left behind for the next.
+// Adds the warps' sums of a stage to grad_w, which the first rows find uninitialized. Sparse sums are mostly
+// zeros, which are not worth a read, and zeros are left behind for the next.
 template <typename Tile, bool Sparse>
 LINF_INLINE void add_to_weights(const SlopeSums& s, const SlopePart<Tile>& part, bool first, int32_t output,
                                 float* sums) {
@@ -94,9 +95,9 @@ LINF_INLINE void add_to_weights(const SlopeSums& s, const SlopePart<Tile>& part,
   }
 }
 
-// All of one block. A pass takes a tile of rows in (begin), then each stage (take), and gives grad_x back (end).
-// While a stage is computed, the next one is copied and the sums of the one before are added up, so one barrier a
-// stage is enough.
+// All of one block. A pass takes a tile of rows in (begin), then each stage (take), and gives grad_x back
+// (end). While a stage is computed, the next one is copied and the sums of the one before are added up, so
+// one barrier a stage is enough.
 template <typename Pass>
 LINF_INLINE void walk(const SlopeSums& s, Pass& pass, float* shared) {
   using Tile = typename Pass::Tile;
@@ -114,7 +115,8 @@ LINF_INLINE void walk(const SlopeSums& s, Pass& pass, float* shared) {
       if (k + 1 < stages)
         copy_stage<Tile, Pass::kPlanes>(s, part, row, part.output(k + 1), shared + other * kStage);
       if (Pass::kWeights && k)
-        add_to_weights<Tile, Pass::kSparse>(s, part, row == 0, part.output(k - 1), sums + other * Tile::kSums);
+        add_to_weights<Tile, Pass::kSparse>(s, part, row == 0, part.output(k - 1),
+                                            sums + other * Tile::kSums);
       if (k < stages) pass.take(shared + now * kStage, sums + now * Tile::kSums);
     }
     pass.end(s, part, row);
@@ -168,7 +170,8 @@ struct PlainEighth {
     return {g * d, d2 * d4};
   }
 };
-// p = 8. Out of range the inverse is 0, and the ratio of an infinite difference no number: made one, g = 0 hides it.
+// p = 8. Out of range the inverse is 0, and the ratio of an infinite difference no number: made one, g = 0
+// hides it.
 struct ScaledEighth {
   static constexpr bool kScaled = true;
   LINF_INLINE Slope operator()(float d, float inverse, float g) const {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The gradients of the l_p distance on CUDA where few terms count, from p = 40 on. The walk is that of the dense
-// kernels, but a term costs a subtraction and a comparison: a thread compares four inputs of a pair of rows with the
-// pair's threshold and keeps one bit of them. What counts it looks up afterwards, each thread its own: the warp
-// takes as many turns as the thread with most, not one for each pair in which any thread found something. So sums
-// are not in registers, which have no addresses, but in shared memory.
+// The gradients of the l_p distance on CUDA where few terms count, from p = 40 on. The walk is that of the
+// dense kernels, but a term costs a subtraction and a comparison: a thread compares four inputs of a pair of
+// rows with the pair's threshold and keeps one bit of them. What counts it looks up afterwards, each thread
+// its own: the warp takes as many turns as the thread with most, not one for each pair in which any thread
+// found something. So sums are not in registers, which have no addresses, but in shared memory.
 #pragma once
 
 #include "linf/lp_dist_backward.cuh"
@@ -30,7 +30,8 @@ struct SparsePass {
   LINF_INLINE void begin(const SlopeSums& s, const SlopePart<Tile>& part, int32_t row) {
     place = ThreadPlace<Tile>(part, row);
     load_rows<Tile>(s, place, x);
-    for (int32_t k = 0; X && k < Tile::kThreadRows * Tile::kThreadInputs; ++k) own(grad_x)[k / 4 * Tile::kInputs + k % 4] = 0;
+    for (int32_t k = 0; X && k < Tile::kThreadRows * Tile::kThreadInputs; ++k)
+      own(grad_x)[k / 4 * Tile::kInputs + k % 4] = 0;
   }
   LINF_INLINE void take(const float* stage, float* sums) const {
     const int32_t warp = threadIdx.x / kWarp;
@@ -40,9 +41,8 @@ struct SparsePass {
   LINF_INLINE void end(const SlopeSums& s, const SlopePart<Tile>& part, int32_t) const {
     if (!X) return;
     float* const share = s.grad_x + static_cast<int64_t>(part.share) * s.batch * s.inputs;
-    for_each_term<Tile>(s, place, [&](int32_t r, int32_t v, int32_t at) {
-      share[at] = own(grad_x)[r * Tile::kInputs + v];
-    });
+    for_each_term<Tile>(
+        s, place, [&](int32_t r, int32_t v, int32_t at) { share[at] = own(grad_x)[r * Tile::kInputs + v]; });
   }
 
  private:
@@ -64,21 +64,16 @@ struct SparsePass {
 #pragma unroll
       for (int32_t half = 0; half < 2; ++half) {
         float threshold[4];
-        read_four(warp_planes(stage) + kThresholdPlane * Tile::kPlane + o * Tile::kRows + half * 4, threshold);
+        read_four(warp_planes(stage) + kThresholdPlane * Tile::kPlane + o * Tile::kRows + half * 4,
+                  threshold);
 #pragma unroll
         for (int32_t r = 0; r < 4; ++r)
-          if (any_above(x[half * 4 + r], w, threshold[r])) pairs |= 1u << (o * Tile::kThreadRows + half * 4 + r);
+          if (any_above(x[half * 4 + r], w, threshold[r]))
+            pairs |= 1u << (o * Tile::kThreadRows + half * 4 + r);
       }
     }
     return pairs;
   }
-  static LINF_INLINE bool any_above(const float (&x)[4], const float (&w)[4], float threshold) {
-    bool above = distance(x[0], w[0]) > threshold;
-#pragma unroll
-    for (int32_t v = 1; v < 4; ++v) above |= distance(x[v], w[v]) > threshold;
-    return above;
-  }
-
   // Rows of x lie in the first-level cache: this thread has just read them.
   LINF_INLINE float x_again(int32_t r, int32_t v) const {
     const bool exists = place.row + r < batch && place.input + v < inputs;
@@ -87,25 +82,19 @@ struct SparsePass {
   LINF_INLINE void take_pair(const float* stage, float* sums, int32_t pair) const {
     const int32_t r = pair % Tile::kThreadRows, o = pair / Tile::kThreadRows;
     const float* const planes = warp_planes(stage) + o * Tile::kRows + r;
-    const float threshold = planes[kThresholdPlane * Tile::kPlane];
-    float w[4], d[4];
-    read_four(stage + o * Tile::kInputs + column(), w);
-    uint32_t terms = 0;
+    float x_now[4], w[4];
 #pragma unroll
-    for (int32_t v = 0; v < 4; ++v) {
-      d[v] = difference(x_again(r, v), w[v]);
-      if (fabsf(d[v]) > threshold) terms |= 1u << v;
-    }
-    for (; terms; terms &= terms - 1) {
-      const int32_t v = __ffs(static_cast<int32_t>(terms)) - 1;
-      const float slope = slope_of(v & 2 ? (v & 1 ? d[3] : d[2]) : (v & 1 ? d[1] : d[0]), planes);
+    for (int32_t v = 0; v < 4; ++v) x_now[v] = x_again(r, v);
+    read_four(stage + o * Tile::kInputs + column(), w);
+    for_each_above(x_now, w, planes[kThresholdPlane * Tile::kPlane], [&](int32_t v, float d) {
+      const float slope = slope_of(d, planes);
       if (X) own(grad_x)[r * Tile::kInputs + v] += slope;
       if (W) sums[o * Tile::kInputs + column() + v] += slope;
-    }
+    });
   }
   LINF_INLINE float slope_of(float d, const float* planes) const {
-    const float power =
-        large_power(fabsf(d), planes[kLargestPlane * Tile::kPlane], planes[kInversePlane * Tile::kPlane], exponent);
+    const float power = large_power(fabsf(d), planes[kLargestPlane * Tile::kPlane],
+                                    planes[kInversePlane * Tile::kPlane], exponent);
     const float slope = planes[kSlopePlane * Tile::kPlane] * power;
     return d < 0 ? -slope : slope;
   }
