@@ -170,12 +170,15 @@ struct PlainEighth {
     return {g * d, d2 * d4};
   }
 };
-// p = 8. Out of range the inverse is 0, and the ratio of an infinite difference no number: made one, g = 0
-// hides it.
+// d / scale. Out of range the inverse is 0, and the ratio of an infinite difference no number: it becomes
+// `limit`, whose powers are finite, and g = 0 hides it.
+LINF_INLINE float finite_ratio(float d, float inverse, float limit) { return fminf(d * inverse, limit); }
+
+// p = 8. Some scales may be 1, where differences are below the limit.
 struct ScaledEighth {
   static constexpr bool kScaled = true;
   LINF_INLINE Slope operator()(float d, float inverse, float g) const {
-    const float r = fminf(d * inverse, 2.0f), r2 = r * r, r4 = r2 * r2;
+    const float r = finite_ratio(d, inverse, 0x1p16f), r2 = r * r, r4 = r2 * r2;
     return {g * r, r2 * r4};
   }
 };
@@ -184,7 +187,7 @@ struct AnyPower {
   static constexpr bool kScaled = true;
   float exponent;
   LINF_INLINE Slope operator()(float d, float inverse, float g) const {
-    const float r = fminf(d * inverse, 2.0f);
+    const float r = finite_ratio(d, inverse, 2.0f);
     return {g * r, small_power(fabsf(r), exponent)};
   }
 };
