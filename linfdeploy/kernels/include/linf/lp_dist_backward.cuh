@@ -37,8 +37,9 @@ struct SlopePart {
 
   LINF_INLINE SlopePart(const SlopeSums& s) {
     const int32_t columns = pieces(s.inputs, Tile::kInputs);
-    input = blockIdx.x % columns * Tile::kInputs;
-    share = blockIdx.x / columns;
+    const int32_t block = recomputed(blockIdx.x);
+    input = block % columns * Tile::kInputs;
+    share = block / columns;
     first_output = smaller(share * s.share, s.outputs);
     end_output = smaller(first_output + s.share, s.outputs);
   }
@@ -119,7 +120,7 @@ LINF_INLINE void walk(const SlopeSums& s, Pass& pass, float* shared) {
                                             sums + other * Tile::kSums);
       if (k < stages) pass.take(shared + now * kStage, sums + now * Tile::kSums);
     }
-    pass.end(s, part, row);
+    pass.end(s, row);
   }
 }
 
@@ -245,8 +246,9 @@ struct DensePass {
       take_all(ScaledEighth{}, stage, sums);
     }
   }
-  LINF_INLINE void end(const SlopeSums& s, const SlopePart<Tile>& part, int32_t row) const {
+  LINF_INLINE void end(const SlopeSums& s, int32_t row) const {
     if (!X) return;
+    const SlopePart<Tile> part(s);
     float* const share = s.grad_x + static_cast<int64_t>(part.share) * s.batch * s.inputs;
     for_each_term<Tile>(s, {part, row}, [&](int32_t r, int32_t v, int32_t at) { share[at] = grad_x[r][v]; });
   }
