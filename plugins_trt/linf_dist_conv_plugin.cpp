@@ -32,8 +32,8 @@ nv::IPluginV3* LinfDistConvPlugin::create(const Fields& fields) noexcept {
   return nullptr;
 }
 
-bool LinfDistConvPlugin::type_fits(int32_t, nv::DataType type, nv::DataType) noexcept {
-  return type == nv::DataType::kFLOAT;
+bool LinfDistConvPlugin::type_fits(int32_t, nv::DataType type, nv::DataType x) noexcept {
+  return type == x && x == nv::DataType::kFLOAT;
 }
 
 bool LinfDistConvPlugin::output_type(const nv::DataType* inputs, nv::DataType& y) noexcept {
