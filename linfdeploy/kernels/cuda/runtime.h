@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The kernels linked into a program, started by CUDA's runtime: for the TensorRT plugin and other native
- * callers. */
+ * The kernels of inference (distances, bounds, convolution) linked into a program and started by CUDA's
+ * runtime: for the TensorRT plugin and other native callers. */
 #pragma once
 
 #include "launchers.h"
