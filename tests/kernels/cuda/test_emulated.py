@@ -35,7 +35,7 @@ def test_kernels(builds: Builds, cpu_kernels: list[Path], sanitizer: str, shapes
     done = run(program, "--shapes", str(shapes), "--largest", str(largest))
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" 0 failures") == 7
+    assert done.stdout.count(" 0 failures") == 8
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ FAULTS = {
         TILE, r"(wait_for_copies<1>\(\);\n\s*)__syncthreads\(\);", r"\1", BOUNDS, "linf_dist_bounds"
     ),
     "a stage is filled while it is read": Fault(
-        TILE, r"(step_stage<Shape>\(.*\);\n\s*)__syncthreads\(\);", r"\1", BOUNDS, "linf_dist_bounds"
+        TILE, r"(visit\(shared.*\);\n\s*)__syncthreads\(\);", r"\1", BOUNDS, "linf_dist_bounds"
     ),
     "a stage is filled while it is read, as a race": Fault(
-        TILE, r"(step_stage<Shape>\(.*\);\n\s*)__syncthreads\(\);", r"\1", BOUNDS, "linf_dist_bounds", "thread"
+        TILE, r"(visit\(shared.*\);\n\s*)__syncthreads\(\);", r"\1", BOUNDS, "linf_dist_bounds", "thread"
     ),
     "copies are not waited for": Fault(
         TILE, r"wait_for_copies<1>\(\)", "wait_for_copies<2>()", BOUNDS, "linf_dist_bounds"
