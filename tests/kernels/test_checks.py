@@ -100,9 +100,9 @@ def test_swapped_bytes() -> None:
 
 
 def test_other_devices() -> None:
-    # Stands for a tensor on a GPU, which this machine need not have.
-    x = SimpleNamespace(shape=(2, 3), dtype="torch.float32", device=torch.device("cuda:1"))
-    with _refused("linf_dist: x is on cuda:1; expected a CPU tensor: call .cpu() first"):
+    # Stands for a tensor on a device that this machine need not have.
+    x = SimpleNamespace(shape=(2, 3), dtype="torch.float32", device=torch.device("mps:0"))
+    with _refused("linf_dist: x is on mps:0; expected a CPU or CUDA tensor: call .cpu() first"):
         check_pair("linf_dist", x, torch.zeros(2, 3))  # type: ignore[arg-type]
 
 
