@@ -224,9 +224,7 @@ def _check_counts(op: str, x: Array | torch.Tensor, w: Array | torch.Tensor, res
             raise KernelError(f"{op}: {name} has {count} elements; expected at most {MAX_ON_CUDA} on CUDA: {mend}")
     row = math.prod(w.shape[1:]) * w.dtype.itemsize
     if row > MAX_ROW_ON_CUDA:
-        raise KernelError(
-            f"{op}: a row of w has {row} bytes; expected at most {MAX_ROW_ON_CUDA} on CUDA: split it"
-        )
+        raise KernelError(f"{op}: w has rows of {row} bytes; expected at most {MAX_ROW_ON_CUDA} on CUDA: split w")
 
 
 def _device(value: Array | torch.Tensor) -> Any:

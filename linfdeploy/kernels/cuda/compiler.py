@@ -143,13 +143,13 @@ def _require() -> None:
 
 
 def _check_architecture(architecture: int, version: tuple[int, int]) -> None:
-    from cuda.bindings import nvrtc
-
     if architecture < LEAST_ARCHITECTURE:
         raise KernelError(
             f"the card has compute capability {_capability(architecture)}; expected 7.5 (Turing) or later: "
             "use CPU tensors"
         )
+    from cuda.bindings import nvrtc
+
     _, known = nvrtc.nvrtcGetSupportedArchs()
     if architecture not in known:
         raise KernelError(
