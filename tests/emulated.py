@@ -33,6 +33,19 @@ def compile_with(*arguments: str | Path) -> str:
     return done.stdout
 
 
+def cpu_objects(folder: Path) -> list[Path]:
+    """The CPU kernels for this machine, as linf::machine::kernels, and what they need."""
+
+    def compiled(name: str) -> Path:
+        includes = [f"-I{KERNELS / 'cpu'}", f"-I{KERNELS / 'include'}"]
+        source = KERNELS / "cpu" / f"{name}.cpp"
+        compile_with("-O2", "-DLINF_ISA=machine", *includes, "-c", source, "-o", folder / f"{name}.o")
+        return folder / f"{name}.o"
+
+    with ThreadPoolExecutor(JOBS) as pool:
+        return list(pool.map(compiled, ["variant", "linf_dist_conv", "parallel"]))
+
+
 @dataclass
 class Emulated:
     """Compiles one folder of kernels, and programs that launch them; each source once.
@@ -70,9 +83,9 @@ class Emulated:
         with ThreadPoolExecutor(JOBS) as pool:
             return list(pool.map(self._object, [*kernels, *sources, *emulator]))
 
-    def forget(self, kernel: str) -> None:
-        """Has a .cu file compiled again."""
-        self._objects.pop(self.device / f"{kernel}.cu", None)
+    def forget(self, name: str) -> None:
+        """Has a file of the device folder compiled again."""
+        self._objects.pop(self.device / name)
 
     def adopt(self, other: Emulated) -> None:
         """Takes the objects of a build with the same flags over, its kernels under this build's names."""

@@ -45,8 +45,9 @@ struct Copy {
 // Lanes that wait for each other, or that have not all read yet what the others brought.
 struct Meeting {
   uint32_t mask = 0, arrived = 0, unread = 0;  // unread 0: free, or still waiting
+  uint32_t nonzero = 0;                        // lanes with such values
   Place place{};
-  uint64_t values[kLanes];
+  uint64_t values[kLanes] = {};
 };
 
 enum class State { kReady, kAtBarrier, kInMeeting, kEnded };
@@ -239,12 +240,13 @@ Meeting& meeting_of(Thread& thread, uint32_t mask) {
   auto& meetings = thread.block->warps[thread.number / kLanes].meetings;
   Meeting* free = nullptr;
   for (const auto& meeting : meetings) {
-    if (meeting->unread) continue;
+    if (meeting->unread) continue;  // somebody is still to read what this one brought
     if (meeting->arrived && meeting->mask == mask) return *meeting;
     if (!meeting->arrived) free = meeting.get();
   }
   if (!free) free = meetings.emplace_back(std::make_unique<Meeting>()).get();
   free->mask = mask;
+  free->nonzero = 0;
   free->place = thread.place;
   return *free;
 }
@@ -257,20 +259,23 @@ void open_meeting(Thread& thread, Meeting& meeting) {
     if (meeting.mask >> lane & 1) thread.block->threads[first + lane]->state = State::kReady;
 }
 
+enum class Memory { kOrdered, kUnordered };
+
 // Brings a value and returns when all lanes have; the caller reads, and then calls part().
-Meeting& meet(uint32_t mask, uint64_t value, Place place) {
+Meeting& meet(uint32_t mask, uint64_t value, Place place, Memory memory = Memory::kUnordered) {
   Thread& thread = self();
   const uint32_t lane = thread.number % kLanes;
   thread.place = place;
   Meeting& meeting = meeting_of(thread, mask);
   check_meeting(thread, meeting);
-  release(&meeting);
+  if (memory == Memory::kOrdered) release(&meeting);
   meeting.values[lane] = value;
+  meeting.nonzero |= uint32_t{value != 0} << lane;
   meeting.arrived |= 1u << lane;
   thread.state = State::kInMeeting;
   if (meeting.arrived == mask) open_meeting(thread, meeting);
   leave(thread);
-  acquire(&meeting);
+  if (memory == Memory::kOrdered) acquire(&meeting);
   return meeting;
 }
 
@@ -307,6 +312,8 @@ void barrier(Place place) {
   acquire(at);
 }
 
+void warp_barrier(uint32_t mask, Place place) { part(meet(mask, 0, place, Memory::kOrdered)); }
+
 uint64_t shuffle(uint32_t mask, uint64_t value, int lane, Place place) {
   if (!(mask >> lane & 1)) refuse("shuffles from a lane that does not take part");
   Meeting& meeting = meet(mask, value, place);
@@ -318,15 +325,16 @@ uint64_t shuffle(uint32_t mask, uint64_t value, int lane, Place place) {
 uint32_t match(uint32_t mask, uint64_t value, Place place) {
   Meeting& meeting = meet(mask, value, place);
   uint32_t equal = 0;
-  for (int i = 0; i < kLanes; ++i)
-    if (mask >> i & 1) equal |= uint32_t{meeting.values[i] == value} << i;
+  for (int i = 0; i < kLanes; ++i) equal |= uint32_t{meeting.values[i] == value} << i;
   part(meeting);
-  return equal;
+  return equal & mask;
 }
 
 uint32_t ballot(uint32_t mask, bool yes, Place place) {
-  const uint32_t alike = match(mask, yes, place);
-  return yes ? alike : mask & ~alike;
+  Meeting& meeting = meet(mask, yes, place);
+  const uint32_t all = meeting.nonzero;
+  part(meeting);
+  return all;
 }
 
 void copy_async(void* to, const void* from, uint32_t bytes, bool there) {

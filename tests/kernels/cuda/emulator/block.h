@@ -25,8 +25,9 @@ struct Place {
   int line;
 };
 
-// What device code calls.
+// What device code calls. Barriers order memory; shuffles and votes, as on the hardware, order nothing.
 void barrier(Place place);
+void warp_barrier(uint32_t mask, Place place);
 // The value of `lane`, when all lanes of `mask` are here.
 uint64_t shuffle(uint32_t mask, uint64_t value, int lane, Place place);
 // Which lanes of `mask` say yes; have the value of this lane.

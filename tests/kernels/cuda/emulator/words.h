@@ -170,7 +170,7 @@ inline T atomicMax(T* to, T v) {
 
 inline void __syncthreads(EMULATOR_FROM) { emulator::barrier({"__syncthreads", file, line}); }
 inline void __syncwarp(uint32_t mask = 0xffffffffu, EMULATOR_FROM) {
-  emulator::ballot(mask, true, {"__syncwarp", file, line});
+  emulator::warp_barrier(mask, {"__syncwarp", file, line});
 }
 inline uint32_t __ballot_sync(uint32_t mask, int yes, EMULATOR_FROM) {
   return emulator::ballot(mask, yes != 0, {"__ballot_sync", file, line});

@@ -20,7 +20,7 @@ Shape::Shape(const Options& options, uint32_t number) : number(number), random(s
   const Style styles[] = {Style::kNormal, Style::kTies, Style::kNormal, Style::kDenormal};
   style = styles[below(4)];
   launcher = emulated_launcher(1 + below(150));
-  emulated_schedule(below(3), number, 1 + below(2));
+  emulated_schedule(below(3), number, 2);
 }
 
 // Odd, a multiple of 16, small or anything.

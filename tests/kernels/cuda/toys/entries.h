@@ -20,4 +20,4 @@
   Entry(lanes_elsewhere, toys)     \
   Entry(half_the_block, toys)      \
   Entry(lanes, toys)               \
-  Entry(same_place, toys)
+  Entry(warp_rotate, toys) Entry(warp_rotate_by_vote, toys) Entry(same_place, toys)

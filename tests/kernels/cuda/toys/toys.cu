@@ -146,5 +146,17 @@ LINF_KERNEL(kThreads, 1) lanes(float* y, const float* x) {
   y[place()] = sum + 1000 * same + 100000 * positive + below / 128 + first / 16384 + (any ? 0.5f : 0) + (all ? 0.25f : 0);
 }
 
+LINF_KERNEL(kThreads, 1) warp_rotate(float* y, const float* x) {
+  floats()[threadIdx.x] = x[place()];
+  __syncwarp();
+  y[place()] = floats()[threadIdx.x ^ 1];
+}
+
+LINF_KERNEL(kThreads, 1) warp_rotate_by_vote(float* y, const float* x) {
+  floats()[threadIdx.x] = x[place()];
+  __any_sync(0xffffffff, 1);
+  y[place()] = floats()[threadIdx.x ^ 1];
+}
+
 // Two blocks write where only one may.
 LINF_KERNEL(kThreads, 1) same_place(float* y, const float* x) { y[threadIdx.x] = x[threadIdx.x]; }
