@@ -78,10 +78,14 @@ class Emulated:
 
     def compiled(self, sources: Iterable[Path]) -> list[Path]:
         """The objects of these sources, of all kernels and of the emulator."""
-        kernels = sorted(self.device.glob("*.cu"), key=lambda path: -path.stat().st_size)
         emulator = sorted(EMULATOR.glob("*.cpp"))
         with ThreadPoolExecutor(JOBS) as pool:
-            return list(pool.map(self._object, [*kernels, *sources, *emulator]))
+            return list(pool.map(self._object, [*self.kernels(), *sources, *emulator]))
+
+    def kernels(self) -> list[Path]:
+        """The files with kernels, the largest first."""
+        paths = {self.device / f"{file}.cu" for _, file in self._entries()}
+        return sorted(paths, key=lambda path: -path.stat().st_size)
 
     def forget(self, name: str) -> None:
         """Has a file of the device folder compiled again."""
@@ -131,8 +135,11 @@ class Emulated:
 
     def entries(self, file: str) -> list[str]:
         """The names of the kernels that entries.h says are in a .cu file."""
-        text = (self.device / "entries.h").read_text()
-        return [name for name, where in re.findall(r"\bEntry\((\w+), (\w+)\)", text) if where == file]
+        return [name for name, where in self._entries() if where == file]
+
+    def _entries(self) -> list[tuple[str, str]]:
+        text = "".join(re.split("//.*", (self.device / "entries.h").read_text()))
+        return re.findall(r"\bEntry\((\w+), (\w+)\)", text)
 
     def _launch_bounds(self, source: Path) -> dict[str, str]:
         """The most threads of each kernel of a .cu file, as the source has it."""

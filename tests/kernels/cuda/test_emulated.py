@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every kernel and its launcher, run on the emulator: the results, and that faults put in are found."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from emulated import KERNELS, Emulated, Library, run
+
+Builds = Callable[[str], Emulated]
+NATIVE = Path(__file__).parent / "native"
+
+
+def test_program(build: Emulated, cpu_kernels: list[Path]) -> Path:
+    """The native test program, with this build's kernels."""
+    sources = [*sorted(NATIVE.glob("*.cpp")), *build.launchers()]
+    return build.program("test_kernels", sources, cpu_kernels)
+
+
+test_program.__test__ = False  # type: ignore[attr-defined]
+
+
+# Random shapes and their largest size. Sanitizers are slow, and see a fault on small shapes as well.
+@pytest.mark.parametrize(
+    ("sanitizer", "shapes", "largest"), [("", 300, 300), ("address,undefined", 60, 150), ("thread", 10, 70)]
+)
+def test_kernels(builds: Builds, cpu_kernels: list[Path], sanitizer: str, shapes: int, largest: int) -> None:
+    program = test_program(builds(sanitizer), cpu_kernels)
+    done = run(program, "--shapes", str(shapes), "--largest", str(largest))
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" 0 failures") == 7
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault in device code: what is replaced, what is compiled again, and what shows it.
+
+    Attributes:
+        file: The source, in the folder of the kernels.
+        pattern: A regular expression that is found there once.
+        replacement: What stands in its place.
+        compiled: The files of the folder `cuda` that the source is part of and that the checks need.
+        only: The checks that are to fail.
+        sanitizer: Under which they do.
+    """
+
+    file: str
+    pattern: str
+    replacement: str
+    compiled: tuple[str, ...]
+    only: str
+    sanitizer: str = ""
+
+
+TILE, BOUNDS = "include/linf/tile.cuh", ("linf_dist_bounds.cu",)
+FAULTS = {
+    "a stage is read before it is there": Fault(
+        TILE, r"(wait_for_copies<1>\(\);\n\s*)__syncthreads\(\);", r"\1", BOUNDS, "linf_dist_bounds"
+    ),
+    "a stage is filled while it is read": Fault(
+        TILE, r"(step_stage<Shape>\(.*\);\n\s*)__syncthreads\(\);", r"\1", BOUNDS, "linf_dist_bounds"
+    ),
+    "a stage is filled while it is read, as a race": Fault(
+        TILE, r"(step_stage<Shape>\(.*\);\n\s*)__syncthreads\(\);", r"\1", BOUNDS, "linf_dist_bounds", "thread"
+    ),
+    "copies are not waited for": Fault(
+        TILE, r"wait_for_copies<1>\(\)", "wait_for_copies<2>()", BOUNDS, "linf_dist_bounds"
+    ),
+    "the next stage is not waited for": Fault(
+        TILE, r"word \+ kStageWords < words", "word + 2 * kStageWords < words", BOUNDS, "linf_dist_bounds"
+    ),
+    "one column too many is written": Fault(
+        TILE, r"&& o < w\.rows\) reduction\.finish", "&& o <= w.rows) reduction.finish", BOUNDS, "linf_dist_bounds"
+    ),
+    "one row too many is written": Fault(
+        TILE,
+        r"if \(b < x\[0\]\.rows && o",
+        "if (b <= x[0].rows && o",
+        BOUNDS,
+        "linf_dist_bounds",
+        "address,undefined",
+    ),
+    "one row too many is read": Fault(
+        "include/linf/matrix.cuh",
+        r"const bool exists = row < rows;",
+        "const bool exists = row <= rows;",
+        BOUNDS,
+        "linf_dist_bounds",
+        "address,undefined",
+    ),
+    "one word too many is read": Fault(
+        "include/linf/matrix.cuh",
+        r"exists && \(word \+ k\) \* 4 < row_bytes",
+        "exists && (word + k) * 4 <= row_bytes",
+        BOUNDS,
+        "linf_dist_bounds",
+    ),
+    "shared memory is too small for the last row": Fault(
+        "include/linf/geometry.h",
+        r"kStages \* kStageRows \* kRowStride \* 4;",
+        "kStages * kStageRows * kRowStride * 4 - 32;",
+        (*BOUNDS, "linf_dist_launcher.cpp"),
+        "linf_dist_bounds",
+        "address,undefined",
+    ),
+    "equal places are added to at once": Fault(
+        "include/linf/linf_dist.cuh",
+        r"(sums\[at\] \+= value;\n\s*)__syncwarp\(\);",
+        r"\1",
+        ("linf_dist_argmax.cu",),
+        "linf_dist_backward",
+        "thread",
+    ),
+    "few rows are merged before all are there": Fault(
+        "include/linf/rows.cuh", r"__syncthreads\(\);", "", ("linf_dist.cu",), "linf_dist_float32"
+    ),
+}
+
+
+def _planted(fault: Fault, good: Emulated, folder: Path) -> Emulated:
+    """A copy of the device code with the fault, whose other objects are those of the good build."""
+    for part in ("cuda", "include"):
+        shutil.copytree(KERNELS / part, folder / part)
+    source = folder / fault.file
+    changed, times = re.subn(fault.pattern, fault.replacement, source.read_text())
+    assert times == 1, f"{fault.pattern} is found {times} times in {fault.file}, not once: adapt the fault to it"
+    source.write_text(changed)
+    build = Emulated(folder, folder / "cuda", folder / "include", good.sanitize, good.flags)
+    build.adopt(good)
+    for name in fault.compiled:
+        build.forget(name)
+    return build
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_found(name: str, builds: Builds, cpu_kernels: list[Path], tmp_path: Path) -> None:
+    fault = FAULTS[name]
+    good = builds(fault.sanitizer)
+    test_program(good, cpu_kernels)
+    program = test_program(_planted(fault, good, tmp_path), cpu_kernels)
+    done = run(program, "--shapes", "30", "--largest", "100", "--only", fault.only)
+    assert done.returncode != 0, done.stdout
+    shown = "FAILED" if not fault.sanitizer else "Sanitizer: "
+    assert shown in done.stdout + done.stderr
+
+
+def test_the_library_has_every_kernel(library: Library, builds: Builds) -> None:
+    build = builds("")
+    names = [name for source in build.kernels() for name in build.entries(source.stem)]
+    assert names
+    assert all(library.function(name) for name in names)
+    assert library.function("none") is None
