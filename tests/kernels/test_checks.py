@@ -253,7 +253,12 @@ def test_a_card_finds_the_index_in_the_forward_pass(device: str, monkeypatch: py
     # Autograd records nothing for a device that torch was not built for: the ops themselves stand in.
     monkeypatch.setattr(ops, "_linf_dist", lambda x, w: "distances")
     calls: list[str] = []
-    monkeypatch.setattr(ops, "linf_dist_argmax", lambda x, w: (calls.append("argmax"), None))
+
+    def argmax(x: torch.Tensor, w: torch.Tensor) -> tuple[str, str]:
+        calls.append("argmax")
+        return "distances", "index"
+
+    monkeypatch.setattr(ops, "linf_dist_argmax", argmax)
     with FakeTensorMode():
         x, w = _on_cuda(2, 3, device=device), _on_cuda(4, 3, device=device)
         linf_dist(x, w)

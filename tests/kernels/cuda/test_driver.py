@@ -102,7 +102,12 @@ def test_a_thread_without_a_context_gets_the_cards(recorder: Recorder) -> None:
     recorder.thread.context = 5
     driver.bind()
     assert ("set", "context") not in recorder.calls
-    other = threading.Thread(target=lambda: [driver.bind(), driver.bind()])
+
+    def bind_twice() -> None:
+        driver.bind()
+        driver.bind()
+
+    other = threading.Thread(target=bind_twice)
     other.start()
     other.join()
     assert recorder.calls.count(("set", "context")) == 1

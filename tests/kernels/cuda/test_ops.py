@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """torch ops through the CUDA backend and its kernels, on the emulator: the CPU's bits, and autograd around them.
 
-What only a card can show is in kernels/cuda/test_gpu.py.
+What only a card can show is in test_gpu.py.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import oracles
@@ -15,9 +18,45 @@ import torch
 from emulated import Library
 
 from linfdeploy.kernels import linf_dist, linf_dist_argmax, linf_dist_bounds, linf_dist_conv, lp_dist
+from linfdeploy.kernels.cuda.card import Card
+from linfdeploy.kernels.torch import backends
 from linfdeploy.kernels.torch import lp_dist as lp_ops
+from linfdeploy.kernels.torch.cuda import CudaBackend
 
-pytestmark = pytest.mark.usefixtures("on_emulator")
+MULTIPROCESSORS = 4
+
+
+class EmulatedDriver:
+    """Starts kernels on the emulator, which has no streams: each is done when it was started."""
+
+    def __init__(self, library: Library) -> None:
+        self.launch = library.launch_kernel()
+        self._library = library
+
+    def load(self, file: str, names: Sequence[str]) -> list[int]:
+        return [self._library.function(name) or 0 for name in names]
+
+    def bind(self) -> None:
+        pass
+
+    def error_name(self, code: int) -> str:
+        return f"EMULATOR_ERROR_{code}"
+
+
+class EmulatedBackend(CudaBackend):
+    """The CUDA backend, for tensors on the CPU."""
+
+    @contextmanager
+    def _stream(self) -> Iterator[int]:
+        yield 0
+
+
+@pytest.fixture(autouse=True)
+def on_emulator(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPU tensors are computed by the CUDA backend and its kernels."""
+    card = Card(EmulatedDriver(library), MULTIPROCESSORS)
+    monkeypatch.setattr(backends, "_CPU", EmulatedBackend(card, 0))
+
 
 SIZES = [(1, 1, 1), (5, 6, 21), (9, 70, 17), (33, 40, 132), (70, 3, 64)]
 DTYPES = ["float32", "float16", "int16", "int8", "uint8"]
@@ -51,8 +90,9 @@ def test_distances(dtype: str, batch: int, outputs: int, inputs: int) -> None:
 @pytest.mark.parametrize(("batch", "outputs", "inputs"), SIZES)
 def test_argmax(batch: int, outputs: int, inputs: int) -> None:
     x, w = _pair(3, batch, outputs, inputs)
-    for found, expected in zip(linf_dist_argmax(x, w), linf_dist_argmax(x.numpy(), w.numpy()), strict=True):
-        assert found.numpy().tobytes() == expected.tobytes()
+    (y, index), (y_expected, index_expected) = linf_dist_argmax(x, w), linf_dist_argmax(x.numpy(), w.numpy())
+    assert y.numpy().tobytes() == y_expected.tobytes()
+    assert index.numpy().tobytes() == index_expected.tobytes()
 
 
 @pytest.mark.parametrize(("batch", "outputs", "inputs"), SIZES)
@@ -67,7 +107,7 @@ def test_bounds(batch: int, outputs: int, inputs: int) -> None:
 @pytest.mark.parametrize(
     ("stride", "padding", "dilation"), [(1, 0, 1), (2, 1, 1), ((1, 2), (2, 0), (1, 3)), (3, (0, 2), 2)]
 )
-def test_convolutions(stride: int, padding: int, dilation: int) -> None:
+def test_convolutions(stride: Any, padding: Any, dilation: Any) -> None:
     generator = torch.Generator().manual_seed(5)
     x, w = torch.randn(2, 3, 9, 11, generator=generator), torch.randn(4, 3, 2, 3, generator=generator)
     found = linf_dist_conv(x, w, stride, padding, dilation).numpy()
@@ -147,13 +187,13 @@ def test_p_is_read_when_kernels_run(p: float) -> None:
         assert torch.equal(found, expected)
 
 
-def test_any_order_of_threads_gives_the_same_bits(emulator: Library) -> None:
+def test_any_order_of_threads_gives_the_same_bits(library: Library) -> None:
     x, w = (tensor.requires_grad_() for tensor in _pair(11, 33, 9, 70))
     results = []
     for order in range(3):
-        emulator.handle.emulated_schedule(ctypes.c_int(order), ctypes.c_uint32(3), ctypes.c_int(1))
+        library.handle.emulated_schedule(ctypes.c_int(order), ctypes.c_uint32(3), ctypes.c_int(1))
         y = linf_dist(x, w)
         results.append([y, *torch.autograd.grad(y.square().sum(), (x, w))])
-    emulator.handle.emulated_schedule(ctypes.c_int(0), ctypes.c_uint32(0), ctypes.c_int(1))
+    library.handle.emulated_schedule(ctypes.c_int(0), ctypes.c_uint32(0), ctypes.c_int(1))
     for others in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], others, strict=True))
