@@ -27,6 +27,7 @@ const Check kChecks[] = {
     {"linf_dist_bounds", check_bounds},
     {"linf_dist_backward", check_backward},
     {"linf_dist_conv", check_conv},
+    {"lp_dist", check_lp_dist},
 };
 
 bool parse(int count, char** given, Options& options) {
