@@ -26,6 +26,7 @@
   Entry(linf_dist_bounds, linf_dist_bounds)         \
   Entry(linf_dist_conv, linf_dist_conv)             \
   Entry(lp_dist_eight, lp_dist)                     \
+  Entry(lp_dist_eight_small, lp_dist)               \
   Entry(lp_dist_general, lp_dist)                   \
   Entry(lp_dist_large, lp_dist)                     \
   Entry(lp_dist_root, lp_dist)                      \

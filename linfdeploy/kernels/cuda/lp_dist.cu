@@ -6,6 +6,14 @@
 
 #include "linf/lp_dist_root.cuh"
 
+LINF_KERNEL(linf::SmallEighthTile::kThreads, 4)
+lp_dist_eight_small(int32_t batch, int32_t inputs, int32_t outputs, int32_t alignment, const float* x,
+                    const float* w, float* sum) {
+  using namespace linf::device;
+  sum_tile<linf::SmallEighthTile>(EighthSum{sum, outputs}, matrix_of(x, batch, inputs, alignment),
+                                  matrix_of(w, outputs, inputs, alignment));
+}
+
 LINF_KERNEL(linf::EighthTile::kThreads, 4)
 lp_dist_eight(int32_t batch, int32_t inputs, int32_t outputs, int32_t alignment, const float* x,
               const float* w, float* sum) {

@@ -22,6 +22,9 @@ int in_order(Steps... steps) {
   return code;
 }
 
+// A small tile's reads cost more instructions a term.
+constexpr double kSmallEighth = 0.96;
+
 struct Forward {
   const LinfLauncher* launcher;
   LinfSizes n;
@@ -35,7 +38,9 @@ struct Forward {
   LinfGrid root_grid() const { return grid_of(pieces_of(size(), kRootThreads), kRootThreads); }
 
   int start_eight() const {
-    const auto tile = choice<EighthTile>(Entry::lp_dist_eight);
+    const auto tile = fastest({choice<EighthTile>(Entry::lp_dist_eight),
+                               choice<SmallEighthTile>(Entry::lp_dist_eight_small, kSmallEighth)},
+                              n.batch, n.outputs, launcher->multiprocessors);
     return in_order(
         [&] {
           return start(launcher, tile.entry, tile.grid(n.batch, n.outputs), n.batch, n.inputs, n.outputs,

@@ -127,7 +127,7 @@ struct LargeSum {
   // Bit i * kThreadColumns + j: a term of row i and column j is above its threshold.
   LINF_INLINE uint32_t results_that_count(const uint32_t* x_rows, const uint32_t* w_rows,
                                           const Thresholds& thresholds) const {
-    uint32_t results = 0;
+    Flags results;
     Fragment<Float32> x[Shape::kThreadRows];
 #pragma unroll
     for (int32_t i = 0; i < Shape::kThreadRows; ++i)
@@ -137,10 +137,9 @@ struct LargeSum {
       const auto w = read_fragment<Float32>(w_rows + j * Shape::kAcross * kRowStride);
 #pragma unroll
       for (int32_t i = 0; i < Shape::kThreadRows; ++i)
-        if (any_above(x[i].values, w.values, thresholds[i][j]))
-          results |= 1u << (i * Shape::kThreadColumns + j);
+        results.set(i * Shape::kThreadColumns + j, any_above(x[i].values, w.values, thresholds[i][j]));
     }
-    return results;
+    return results.bits();
   }
   LINF_INLINE void take(const uint32_t* x_rows, const uint32_t* w_rows, int32_t result) const {
     const int32_t i = result / Shape::kThreadColumns, j = result % Shape::kThreadColumns;

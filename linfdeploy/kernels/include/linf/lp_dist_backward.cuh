@@ -37,8 +37,9 @@ struct SlopePart {
 
   LINF_INLINE SlopePart(const SlopeSums& s) {
     const int32_t columns = pieces(s.inputs, Tile::kInputs);
-    input = blockIdx.x % columns * Tile::kInputs;
-    share = blockIdx.x / columns;
+    const int32_t block = recomputed(blockIdx.x);
+    input = block % columns * Tile::kInputs;
+    share = block / columns;
     first_output = smaller(share * s.share, s.outputs);
     end_output = smaller(first_output + s.share, s.outputs);
   }
@@ -72,26 +73,40 @@ LINF_INLINE void copy_stage(const SlopeSums& s, const SlopePart<Tile>& part, int
   commit_copies();
 }
 
-// Adds the warps' sums of a stage to grad_w, which the first rows find uninitialized. Sparse sums are mostly
-// zeros, which are not worth a read, and zeros are left behind for the next.
+// The warps' sums of one weight, added in order. Clear leaves zeros behind for the next.
+template <typename Tile, bool Clear>
+LINF_INLINE float sum_of_warps(float* sums) {
+  float total = sums[0];
+#pragma unroll
+  for (int32_t warp = 1; warp < Tile::kWarps; ++warp) total += sums[warp * Tile::kWeights];
+#pragma unroll
+  for (int32_t warp = 0; Clear && warp < Tile::kWarps; ++warp) sums[warp * Tile::kWeights] = 0;
+  return total;
+}
+
+// Adds the warps' sums of a stage to grad_w, which the first rows find uninitialized. What was there before
+// is read at once for all of a thread's weights, but sparse sums are mostly zeros, which are not worth a
+// read.
 template <typename Tile, bool Sparse>
 LINF_INLINE void add_to_weights(const SlopeSums& s, const SlopePart<Tile>& part, bool first, int32_t output,
                                 float* sums) {
+  constexpr int32_t kTurns = Tile::kWeights / Tile::kThreads, kOutputs = Tile::kThreads / Tile::kInputs;
   const uint32_t thread = recomputed(threadIdx.x);
-  const int32_t i = part.input + thread % Tile::kInputs;
+  const int32_t i = part.input + thread % Tile::kInputs, o = output + thread / Tile::kInputs;
+  float* const to = s.grad_w + static_cast<int64_t>(o) * s.inputs + i;
+  const int32_t there = i < s.inputs ? part.end_output - o : 0, step = kOutputs * s.inputs;
+  float before[kTurns], total[kTurns];
 #pragma unroll
-  for (int32_t turn = 0; turn < Tile::kWeights / Tile::kThreads; ++turn) {
-    const uint32_t k = turn * Tile::kThreads + thread;
-    const int32_t o = output + k / Tile::kInputs;
-    float total = 0;
+  for (int32_t turn = 0; turn < kTurns; ++turn) {
+    if (Sparse) total[turn] = sum_of_warps<Tile, Sparse>(sums + turn * Tile::kThreads + thread);
+    const bool wanted = turn * kOutputs < there && !first && (!Sparse || total[turn] != 0);
+    before[turn] = wanted ? to[static_cast<int64_t>(turn) * step] : 0.0f;
+  }
 #pragma unroll
-    for (int32_t warp = 0; warp < Tile::kWarps; ++warp) {
-      total += sums[warp * Tile::kWeights + k];
-      if (Sparse) sums[warp * Tile::kWeights + k] = 0;
-    }
-    float* const to = s.grad_w + static_cast<int64_t>(o) * s.inputs + i;
-    if (o >= part.end_output || i >= s.inputs || (Sparse && !first && total == 0)) continue;
-    *to = (first ? 0.0f : *to) - total;
+  for (int32_t turn = 0; turn < kTurns; ++turn) {
+    if (!Sparse) total[turn] = sum_of_warps<Tile, Sparse>(sums + turn * Tile::kThreads + thread);
+    if (turn * kOutputs < there && (!Sparse || first || total[turn] != 0))
+      to[static_cast<int64_t>(turn) * step] = before[turn] - total[turn];
   }
 }
 
@@ -119,7 +134,7 @@ LINF_INLINE void walk(const SlopeSums& s, Pass& pass, float* shared) {
                                             sums + other * Tile::kSums);
       if (k < stages) pass.take(shared + now * kStage, sums + now * Tile::kSums);
     }
-    pass.end(s, part, row);
+    pass.end(s, row);
   }
 }
 
@@ -245,8 +260,9 @@ struct DensePass {
       take_all(ScaledEighth{}, stage, sums);
     }
   }
-  LINF_INLINE void end(const SlopeSums& s, const SlopePart<Tile>& part, int32_t row) const {
+  LINF_INLINE void end(const SlopeSums& s, int32_t row) const {
     if (!X) return;
+    const SlopePart<Tile> part(s);
     float* const share = s.grad_x + static_cast<int64_t>(part.share) * s.batch * s.inputs;
     for_each_term<Tile>(s, {part, row}, [&](int32_t r, int32_t v, int32_t at) { share[at] = grad_x[r][v]; });
   }

@@ -38,8 +38,9 @@ struct SparsePass {
     for (uint32_t pairs = pairs_that_count(stage); pairs; pairs &= pairs - 1)
       take_pair(stage, sums + warp * Tile::kWeights, __ffs(static_cast<int32_t>(pairs)) - 1);
   }
-  LINF_INLINE void end(const SlopeSums& s, const SlopePart<Tile>& part, int32_t) const {
+  LINF_INLINE void end(const SlopeSums& s, int32_t) const {
     if (!X) return;
+    const SlopePart<Tile> part(s);
     float* const share = s.grad_x + static_cast<int64_t>(part.share) * s.batch * s.inputs;
     for_each_term<Tile>(
         s, place, [&](int32_t r, int32_t v, int32_t at) { share[at] = own(grad_x)[r * Tile::kInputs + v]; });
@@ -56,7 +57,7 @@ struct SparsePass {
 
   // Bit o * kThreadRows + r: a term of output o and row r is above its threshold.
   LINF_INLINE uint32_t pairs_that_count(const float* stage) const {
-    uint32_t pairs = 0;
+    Flags pairs;
 #pragma unroll
     for (int32_t o = 0; o < Tile::kOutputs; ++o) {
       float w[4];
@@ -68,11 +69,10 @@ struct SparsePass {
                   threshold);
 #pragma unroll
         for (int32_t r = 0; r < 4; ++r)
-          if (any_above(x[half * 4 + r], w, threshold[r]))
-            pairs |= 1u << (o * Tile::kThreadRows + half * 4 + r);
+          pairs.set(o * Tile::kThreadRows + half * 4 + r, any_above(x[half * 4 + r], w, threshold[r]));
       }
     }
-    return pairs;
+    return pairs.bits();
   }
   // Rows of x lie in the first-level cache: this thread has just read them.
   LINF_INLINE float x_again(int32_t r, int32_t v) const {

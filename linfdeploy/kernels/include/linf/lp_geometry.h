@@ -17,6 +17,7 @@ constexpr int lp_kind_of(float p) { return p == 8 ? kEight : p < kLargePower ? k
 // The forward pass. Sums of p = 8 and thresholds take one or two registers of each result, ratios with their
 // compensated sums four.
 using EighthTile = Tile<8, 16, 8, 4>;
+using SmallEighthTile = Tile<8, 16, 4, 4>;
 using RatioTile = Tile<8, 16, 4, 4>;
 using SearchTile = Tile<8, 16, 8, 4>;
 // The sums of a search lie in shared memory, behind the stages.

@@ -70,13 +70,27 @@ LINF_INLINE float large_power(float distance, float largest, float inverse, floa
   return exp2_approx(exponent * (z * log2_over_z(z)));
 }
 
-// Whether any of four terms counts: two instructions a term, the comparisons in one predicate.
+// Whether any of four terms counts: the largest does. Two instructions a term, from sm_100 on, where a
+// maximum takes three operands, even fewer.
 LINF_INLINE bool any_above(const float (&x)[4], const float (&w)[4], float threshold) {
-  bool above = distance(x[0], w[0]) > threshold;
+  float largest = distance(x[0], w[0]);
 #pragma unroll
-  for (int32_t k = 1; k < 4; ++k) above |= distance(x[k], w[k]) > threshold;
-  return above;
+  for (int32_t k = 1; k < 4; ++k) largest = farther(largest, x[k], w[k]);
+  return largest > threshold;
 }
+
+// Thirty-two flags, as the last bits of two floats of which the first is 2^23: set by an addition, in the
+// pipe that comparisons leave idle.
+struct Flags {
+  float halves[2] = {0x1p23f, 0x1p23f};
+
+  LINF_INLINE void set(int32_t k, bool flag) {
+    if (flag) halves[k / 16] += static_cast<float>(1 << k % 16);
+  }
+  LINF_INLINE uint32_t bits() const {
+    return __float_as_uint(halves[1]) << 16 | (__float_as_uint(halves[0]) & 0xffffu);
+  }
+};
 
 // Calls visit(k, x[k] - w[k]) for the terms that count. Mostly it is one, so a turn a term is cheaper than
 // four powers side by side.
