@@ -15,13 +15,13 @@ INTERRUPTED = {130, -signal.SIGINT}
 
 # Calls the command line with an fsync that sends a signal to its own process, at the call of the given number.
 KILLED_WHILE_WRITING = """
-import os, sys
+import os, signal, sys
 number, at = int(sys.argv[1]), int(sys.argv[2])
 calls, fsync = [], os.fsync
 def kill_then_fsync(handle):
     calls.append(handle)
     if len(calls) == at:
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)  # to this very thread: another one would notice it some time later
     fsync(handle)
 os.fsync = kill_then_fsync
 sys.argv = ["linfdeploy", *sys.argv[3:]]
