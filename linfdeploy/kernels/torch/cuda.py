@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -63,7 +62,7 @@ class CudaBackend:
 
     def prepare(self) -> None:
         """See `prepare` above."""
-        with self._stream():
+        with self._as_current():
             self._card.prepare()
 
     def linf_dist(self, x: torch.Tensor, w: torch.Tensor, y: torch.Tensor) -> None:
@@ -109,14 +108,16 @@ class CudaBackend:
         self._run("lp_dist_backward", sizes, *rows, p, p_now, *saved, *grads, scratch)
 
     def _run(self, op: str, sizes: tuple[int, int, int], *arguments: Any) -> None:
-        with self._stream() as stream:
-            self._card.run(op, stream, sizes, *map(_native, arguments))
+        with self._as_current():
+            self._card.run(op, self._stream(), sizes, *map(_native, arguments))
 
-    @contextmanager
-    def _stream(self) -> Iterator[int]:
-        """The handle of the card's current stream; the card is the current one meanwhile."""
-        with torch.cuda.device(self._number):
-            yield torch.cuda.current_stream().cuda_stream
+    def _as_current(self) -> AbstractContextManager[Any]:
+        """Makes the card the current one."""
+        return torch.cuda.device(self._number)
+
+    def _stream(self) -> int:
+        """The handle of the card's current stream."""
+        return torch.cuda.current_stream(self._number).cuda_stream
 
 
 def _sizes(x: torch.Tensor, w: torch.Tensor) -> tuple[int, int, int]:

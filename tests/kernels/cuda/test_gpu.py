@@ -140,6 +140,11 @@ def test_gradients(face: str, batch: int, outputs: int, inputs: int) -> None:
         assert torch.equal(first, second), "the order of sums is fixed"
         # Sums of up to 90 terms of about 1, in float32.
         np.testing.assert_allclose(first.cpu().numpy(), wanted, 1e-4, 1e-4)
+    leaves = [tensor.requires_grad_() for tensor in (x, w)]
+    for found, expected in zip(
+        runs[0], torch.autograd.grad(linf_dist_argmax(x, w)[0], leaves, grad_y), strict=True
+    ):
+        _same_bits(found, expected)
 
 
 @pytest.mark.parametrize("p", POWERS)
