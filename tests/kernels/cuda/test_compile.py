@@ -97,3 +97,30 @@ class TestInstructions:
         terms = 4 * 4 * 8
         assert (count(loop, "FADD"), count(loop, "FMNMX")) == (2 * terms, 4 * terms)
         assert len(loop) < 6.5 * terms
+
+    @pytest.mark.parametrize("entry", ["lp_dist_eight", "lp_dist_eight_small"])
+    @pytest.mark.parametrize("architecture", ["sm_75", "sm_87", "sm_90", "sm_110"])
+    def test_eighth_powers_take_four(self, compiled: Compiled, architecture: str, entry: str) -> None:
+        loop = innermost_loop(compiled.cubin("lp_dist", architecture), entry, "FFMA")
+        terms = count(loop, "FFMA")
+        assert (count(loop, "FADD"), count(loop, "FMUL")) == (terms, 2 * terms)
+        assert len(loop) < 4.4 * terms
+
+    @pytest.mark.parametrize(
+        ("source", "entry"), [("lp_dist", "lp_dist_general"), ("lp_dist_backward", "lp_dist_backward_general")]
+    )
+    @pytest.mark.parametrize("architecture", ["sm_75", "sm_87", "sm_90", "sm_110"])
+    def test_powers_take_two_special_functions(
+        self, compiled: Compiled, architecture: str, source: str, entry: str
+    ) -> None:
+        loop = innermost_loop(compiled.cubin(source, architecture), entry, "MUFU")
+        terms = count(loop, "MUFU") / 2
+        # They take a multiprocessor as long as sixteen others do.
+        assert len(loop) < 12 * terms
+
+    @pytest.mark.parametrize("architecture", ["sm_75", "sm_87", "sm_90", "sm_110"])
+    def test_terms_that_do_not_count_take_two_and_a_half(self, compiled: Compiled, architecture: str) -> None:
+        loop = innermost_loop(compiled.cubin("lp_dist", architecture), "lp_dist_large", "FMNMX")
+        terms = 4 * 8 * 4
+        # With what is done for a term that counts, about 90 instructions.
+        assert len(loop) < 2.5 * terms + 100

@@ -2,7 +2,9 @@
 //
 // Powers of ratios on CUDA, for the l_p distance as linf/lp_dist.h defines it. Three kinds of p:
 //
-//     p = 8     by multiplication, each rounded once: the power's relative error is at most 2^-21
+//     p = 8     by multiplication, each rounded once: of d^8 the relative error is at most 2^-21, of a slope,
+//     with
+//               the roundings of the ratio, 2^-19
 //     p < 40    2^(e log2 r) by the special function unit
 //     p >= 40   as before, log2 from the exact difference to the largest term
 //
