@@ -132,8 +132,8 @@ def test_gradients(face: str, batch: int, outputs: int, inputs: int, monkeypatch
     assert torch.equal(alone, both[0])
     # The order of sums is the CPU's.
     monkeypatch.undo()
-    for found, wanted in zip(both, torch.autograd.grad(linf_dist(x, w), (x, w), grad_y), strict=True):
-        assert found.numpy().tobytes() == wanted.numpy().tobytes()
+    for found, same in zip(both, torch.autograd.grad(linf_dist(x, w), (x, w), grad_y), strict=True):
+        assert found.numpy().tobytes() == same.numpy().tobytes()
 
 
 def test_reads_any_layout() -> None:
