@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +16,7 @@ import pytest
 
 from linfdeploy.errors import KernelError
 from linfdeploy.kernels.cuda import driver as driver_module
+from linfdeploy.kernels.cuda.compiler import cubin
 from linfdeploy.kernels.cuda.driver import CudaDriver
 
 cuda_driver = pytest.importorskip(
@@ -136,3 +141,49 @@ def test_errors_have_names(recorder: Recorder) -> None:
     driver = CudaDriver(0, 90)
     assert driver.error_name(700) == "CUDA_ERROR_ILLEGAL_ADDRESS"
     assert driver.error_name(12345) == "CUDA error 12345"
+
+
+SCRIPT = """
+import threading
+from linfdeploy.kernels.cuda.card import Card
+from linfdeploy.kernels.cuda.driver import CudaDriver
+
+card = Card(CudaDriver(3, 90), 4)
+run = lambda stream: card.run("linf_dist_bounds", stream, (5, 21, 6), 4096, 4096, 4096, 4096, 4096)
+run(0x55)
+thread = threading.Thread(target=run, args=(0x66,))
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the driver's library has another name here")
+def test_the_bindings_reach_a_library_in_the_drivers_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The real cuda-core and cuda-bindings, and a library that only says what it was asked for.
+    source = Path(__file__).parent / "driver" / "libcuda.cpp"
+    built = ["g++", "-std=c++17", "-shared", "-fPIC", source, "-o", tmp_path / "libcuda.so.1", "-ldl"]
+    subprocess.run([str(part) for part in built], check=True)
+    monkeypatch.setenv("LINFDEPLOY_CACHE", str(tmp_path))
+    cubin("linf_dist_bounds", 90)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[:9] == [
+        "context of card 3",
+        "current: 0x77",
+        "capture mode: 2",
+        "load: ELF",
+        "kernel: linf_dist_bounds 0x1010",
+        "capture mode: 0",
+        "launch: 0x1010 on 0x55",
+        "current: 0x77",
+        "launch: 0x1010 on 0x66",
+    ]
