@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from linfdeploy.errors import CheckpointError, DatasetError, InputError, KernelError, RecipeError
+from linfdeploy.errors import CheckpointError, DatasetError, InputError, RecipeError
 from linfdeploy.nets.checkpoint import load_checkpoint, load_plain, save_plain
 from linfdeploy.training.data import Dataset
-from linfdeploy.training.loop import Progress, Trainer, train
+from linfdeploy.training.loop import Progress, train
 from linfdeploy.training.recipe import Recipe
 from linfdeploy.training.state import load_state, save_state, state_path
+from linfdeploy.training.trainer import Trainer
 
 RECIPE = Recipe(
     name="blobs",
@@ -185,10 +186,6 @@ class TestRefusals:
             RecipeError, match=r"diverged in epoch 1: (some weights are not finite|the loss is nan) at"
         ):
             trainer.run_epoch()
-
-    def test_cuda(self, recipe: Recipe, tmp_path: Path) -> None:
-        with pytest.raises(KernelError, match="the device is 'cuda'; expected 'cpu', where the kernels"):
-            train(recipe, tmp_path / "ckpt.pt", device="cuda")
 
     def test_a_folder_in_the_place_of_the_checkpoint(self, recipe: Recipe, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="is a folder; expected the path of the checkpoint to write"):

@@ -80,9 +80,13 @@ def _differentiate(
 _lp_dist.register_autograd(_differentiate, setup_context=_save)
 
 
-def lp_dist(x: torch.Tensor, w: torch.Tensor, p: float) -> torch.Tensor:
-    """See `linfdeploy.kernels.lp_dist`; differentiable in `x` and `w`."""
+def lp_dist(x: torch.Tensor, w: torch.Tensor, p: float, p_now: torch.Tensor | None = None) -> torch.Tensor:
+    """See `linfdeploy.kernels.lp_dist`; differentiable in `x` and `w`.
+
+    `p_now`, (1,) float32, holds p at the moment the kernels run; `p` then only chooses them.
+    """
     check_pair("lp_dist", x, w)
+    p = p if p_now is None else float(p_now)
     check_power("lp_dist", p)
     y: torch.Tensor = _lp_dist(x, w, p)[0]
     return y
