@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
 from linfdeploy.errors import LinfDeployError, MissingExtraError, PeerError, RecipeError
@@ -23,6 +24,8 @@ __all__ = ["ALONE", "Ranks", "joined"]
 
 # Ranks wait for each other in every step; only what they do alone takes longer: reading the data, writing.
 PATIENCE = timedelta(hours=1)
+
+LEAVING_SECONDS = 10.0
 
 Result = TypeVar("Result")
 
@@ -137,9 +140,14 @@ def joined() -> Iterator[Ranks]:
     with_cuda = torch.cuda.is_available() and dist.is_nccl_available()
     with _peers_needed():
         dist.init_process_group("cpu:gloo,cuda:nccl" if with_cuda else "gloo", timeout=PATIENCE)
-    yield Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
-    # Only after success: leaving waits for the others, which a failure has stopped.
-    dist.destroy_process_group()
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+    finally:
+        # The threads of the connections must end before the process does. On CUDA that may wait for ranks that
+        # wait for us, and torchrun stops them only once we are gone: hence not for long, and beside us.
+        leaving = Thread(target=dist.destroy_process_group, daemon=True)
+        leaving.start()
+        leaving.join(LEAVING_SECONDS)
 
 
 def _attempt(action: Callable[[], Result]) -> tuple[tuple[Result] | None, LinfDeployError | None]:
