@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +18,6 @@ from linfdeploy.training.trainer import Trainer
 __all__ = [
     "RECIPE",
     "blobs",
-    "launch",
     "one_thread",
     "same_bits",
     "state_of",
@@ -97,14 +93,3 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def launch(*command: str | Path, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """Starts `python COMMAND` on one thread."""
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
-    )
