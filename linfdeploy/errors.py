@@ -9,7 +9,7 @@ LinfDeployError              exit code 2: wrong use, or input that cannot be use
 │   └── GraphError           an ONNX file or an engine's graph
 ├── ExportError              a net that cannot be exported with what was promised for it
 ├── EngineError              a backend that cannot build or run
-├── KernelError              arguments a kernel cannot take
+├── KernelError              arguments a kernel cannot take, or a kernel that cannot run
 ├── PeerError                another process of the same run has failed
 └── MissingExtraError        a part of the package that is not installed
 
@@ -69,7 +69,7 @@ class EngineError(LinfDeployError):
 
 
 class KernelError(LinfDeployError, ValueError):
-    """Arguments of a shape, dtype, layout or device that a kernel does not take."""
+    """Arguments of a shape, dtype, layout or device that a kernel does not take, or a kernel that cannot run."""
 
 
 class PeerError(LinfDeployError):

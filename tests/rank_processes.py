@@ -38,7 +38,7 @@ class RankProcesses:
         return found
 
 
-def start_ranks(folder: Path, *commands: Sequence[str | Path]) -> RankProcesses:
+def start_ranks(folder: Path, *commands: Sequence[str]) -> RankProcesses:
     """Starts one rank for each list of arguments of `linfdeploy`; what they print goes to files in `folder`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -49,7 +49,7 @@ def start_ranks(folder: Path, *commands: Sequence[str | Path]) -> RankProcesses:
     processes = []
     for rank, command in enumerate(commands):
         mine = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        processes.append(context.Process(target=_run, args=(folder, rank, mine, [str(part) for part in command])))
+        processes.append(context.Process(target=_run, args=(folder, rank, mine, list(command))))
         processes[-1].start()
     return RankProcesses(processes, folder)
 

@@ -16,21 +16,17 @@ from typing import Protocol
 
 import torch
 
+from linfdeploy.kernels.torch.lp_dist import lp_dist_kind
 from linfdeploy.training.step import DeviceDials, Step
 
 __all__ = ["WARM_UP", "CudaGraph", "DeviceStep", "Graph"]
 
-# Steps before a capture: the first creates Adam's state and compiles kernels, libraries take their memory in the
-# first few, and NCCL connects.
+# Steps before a capture: the first creates Adam's state, loads kernels and connects NCCL, libraries take their
+# memory in the first few.
 WARM_UP = 3
 
 # Other kernels than those of any finite p, whose kinds are 0 and more.
 KIND_OF_INFINITY = -1
-
-
-def lp_dist_kind(p: float) -> int:
-    """Stands in for the kernels' own until they have it."""
-    return 0 if p == 8 else 1 if p < 40 else 2
 
 
 def kind_of(p: float) -> int:

@@ -38,7 +38,7 @@ CPU = Place(torch.device("cpu"))
 
 
 def place_from(device: str, ranks: Ranks = ALONE, *, graphs: bool | None = None) -> Place:
-    """Finds the device of this process, and makes it torch's current one.
+    """Finds the device of this process, makes it torch's current one and loads the kernels onto it.
 
     Args:
         device: `cpu`, `cuda` or `cuda:N`; of several processes each takes the CUDA device of its local number.
@@ -47,6 +47,7 @@ def place_from(device: str, ranks: Ranks = ALONE, *, graphs: bool | None = None)
 
     Raises:
         KernelError: There is no such device, or it cannot do what is asked for.
+        MissingExtraError: The compiler of CUDA kernels is not installed.
     """
     found = DEVICE.fullmatch(device)
     if found is None:
@@ -61,6 +62,10 @@ def place_from(device: str, ranks: Ranks = ALONE, *, graphs: bool | None = None)
         return Place(torch.device("cpu"), ranks)
     index = _cuda_index(device, found[1], ranks)
     torch.cuda.set_device(index)
+    from linfdeploy.kernels.torch.cuda import prepare
+
+    # Now, where a machine that cannot compile them is told in one line, and no epoch's time has it.
+    prepare(torch.device("cuda", index))
     return Place(torch.device("cuda", index), ranks, graphs is not False)
 
 

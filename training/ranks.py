@@ -7,6 +7,7 @@ images, gradients and batch means are shared out, so one process and several fol
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,9 @@ __all__ = ["ALONE", "Ranks", "joined"]
 PATIENCE = timedelta(hours=1)
 
 LEAVING_SECONDS = 10.0
+
+# What torchrun tells its processes in the environment, for torch to read; no settings of ours.
+PROTOCOL = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 Result = TypeVar("Result")
 
@@ -128,8 +132,7 @@ def joined() -> Iterator[Ranks]:
         MissingExtraError: torchrun without torch in this environment.
         PeerError: The others cannot be reached.
     """
-    # torchrun's own protocol; no setting of ours.
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+    if not set(os.environ) >= PROTOCOL or os.environ["WORLD_SIZE"] == "1":
         yield ALONE
         return
     try:
@@ -143,6 +146,8 @@ def joined() -> Iterator[Ranks]:
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
     finally:
+        # NCCL stays as long as there are CUDA graphs that use it.
+        gc.collect()
         # The threads of the connections must end before the process does. On CUDA that may wait for ranks that
         # wait for us, and torchrun stops them only once we are gone: hence not for long, and beside us.
         leaving = Thread(target=dist.destroy_process_group, daemon=True)

@@ -13,9 +13,11 @@ import torch
 from training_runs import RECIPE, blobs, one_thread, same_bits, state_of, weights_after
 
 from linfdeploy.errors import RecipeError
+from linfdeploy.kernels.torch.lp_dist import lp_dist
+from linfdeploy.nets import layers
 from linfdeploy.training import graphs
 from linfdeploy.training.graphs import WARM_UP, Graph, kind_of
-from linfdeploy.training.place import Place
+from linfdeploy.training.place import CPU, Place
 from linfdeploy.training.state import load_state, save_state
 from linfdeploy.training.trainer import Trainer
 
@@ -46,9 +48,21 @@ class FakeGraph:
         self.work()
 
 
+def lp_dist_now(x: torch.Tensor, w: torch.Tensor, p: float, p_now: torch.Tensor | None) -> torch.Tensor:
+    """Takes p from `p_now` as the kernels on CUDA do, and sees that `p` has chosen those for it."""
+    if p_now is None:
+        return lp_dist(x, w, p)
+    assert p_now.shape == (1,)
+    assert p_now.dtype == torch.float32
+    now = float(p_now)
+    assert kind_of(now) == kind_of(p)
+    return lp_dist(x, w, now)
+
+
 @pytest.fixture(autouse=True)
 def _fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(graphs, "CudaGraph", FakeGraph)
+    monkeypatch.setattr(layers, "lp_dist", lp_dist_now)
     FakeGraph.made.clear()
     with one_thread():
         yield
@@ -69,8 +83,13 @@ def test_replayed_steps_give_the_bits_of_steps_one_by_one(monkeypatch: pytest.Mo
 
 def test_a_graph_is_captured_once_a_phase_and_every_step_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[float] = []
-    step = graphs.DeviceStep._once
-    monkeypatch.setattr(graphs.DeviceStep, "_once", lambda self, p: (ran.append(p), step(self, p))[1])
+    once = graphs.DeviceStep._once
+
+    def counted(self: graphs.DeviceStep, p: float) -> None:
+        ran.append(p)
+        once(self, p)
+
+    monkeypatch.setattr(graphs.DeviceStep, "_once", counted)
     weights_after(LONG, 6, place=PLACE)
     # 23 steps in an epoch. p is 8 in the first and at the first step of the second, passes 40 in the third, and is
     # infinite from the fifth on.
@@ -122,9 +141,7 @@ def test_a_state_goes_on_with_the_same_bits(monkeypatch: pytest.MonkeyPatch, tmp
     assert len(FakeGraph.made) == captures + 2
 
 
-@pytest.mark.parametrize(
-    ("before", "after"), [(PLACE, Place(torch.device("cpu"))), (Place(torch.device("cpu")), PLACE)]
-)
+@pytest.mark.parametrize(("before", "after"), [(PLACE, CPU), (CPU, PLACE)])
 def test_a_state_goes_on_elsewhere(tmp_path: Path, before: Place, after: Place) -> None:
     smooth = replace(LONG, lr=0.003, adam_eps=1e-6)
     first, second = Trainer(smooth, blobs(230, 0), before), Trainer(smooth, blobs(230, 0), after)

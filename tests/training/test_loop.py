@@ -15,9 +15,13 @@ from training_runs import RECIPE, blobs, one_thread, write_blobs
 
 from linfdeploy.errors import CheckpointError, DatasetError, InputError, RecipeError
 from linfdeploy.nets.checkpoint import load_checkpoint, load_plain, save_plain
-from linfdeploy.training.loop import Progress, train
+from linfdeploy.training.evaluation import Evaluation
+from linfdeploy.training.loop import Progress, _provenance, train
+from linfdeploy.training.place import Place
+from linfdeploy.training.ranks import Ranks
 from linfdeploy.training.recipe import Recipe
 from linfdeploy.training.state import load_state, save_state, state_path
+from linfdeploy.training.times import PHASES
 from linfdeploy.training.trainer import Trainer
 
 
@@ -42,6 +46,8 @@ class TestTrain:
         assert evaluation.certified >= evaluation.certified_margin > 0.8
         assert [progress.epoch for progress in seen] == list(range(1, 21))
         assert (seen[0].dials.p, seen[-1].dials.p) == (8.0, math.inf)
+        assert (seen[0].phase, seen[-1].phase) == ("p = 8", "p = inf")
+        assert list(seen[-1].seconds) == list(PHASES)
         assert seen[0].evaluation is not None
         assert [path.name for path in out.parent.iterdir()] == ["ckpt.pt"]
 
@@ -54,6 +60,20 @@ class TestTrain:
         assert provenance["metrics"] == asdict(evaluation)
         assert set(provenance["versions"]) == {"linfdeploy", "torch", "numpy", "python"}
         assert checkpoint.net.spec.input_shape == (1, 5, 5)
+
+    def test_on_cuda_it_says_how_long_an_epoch_took(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Not on the CPU, where the same recipe gives the same bytes.
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
+        trainer = Trainer(RECIPE, blobs(230, 0))
+        trainer.place = Place(torch.device("cuda", 1), Ranks(0, 4))
+        trainer.times.add("p = inf", 2.5)
+        evaluation = Evaluation(samples=1, eps=0.1, clean=1.0, certified=1.0, certified_margin=1.0)
+        assert _provenance(trainer, evaluation)["metrics"] == {
+            **asdict(evaluation),
+            "seconds_per_epoch": {"p = inf": 2.5},
+            "device": "card 1",
+            "processes": 4,
+        }
 
     @pytest.mark.parametrize(("limit", "expected"), [(2**23, 1), (0, 2)])
     def test_a_small_net_is_trained_on_one_thread(

@@ -13,12 +13,13 @@ from linfdeploy.training.ranks import Ranks
 
 @pytest.fixture
 def devices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Two CUDA devices, as far as torch says; returns which were made the current one."""
-    current: list[int] = []
+    """Two CUDA devices, as far as torch says; returns which were made the current one, and had kernels loaded."""
+    chosen: list[int] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "set_device", current.append)
-    return current
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr("linfdeploy.kernels.torch.cuda.prepare", lambda device: chosen.append(device.index))
+    return chosen
 
 
 def test_the_cpu_has_no_graphs() -> None:
@@ -53,7 +54,7 @@ def test_no_cuda(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 def test_one_process_takes_the_device_it_names(devices: list[int]) -> None:
     assert place_from("cuda") == Place(torch.device("cuda", 0), Ranks(), graphs=True)
     assert place_from("cuda:1", graphs=False) == Place(torch.device("cuda", 1), Ranks(), graphs=False)
-    assert devices == [0, 1]
+    assert devices == [0, 0, 1, 1]
     with pytest.raises(
         KernelError, match="the device is 'cuda:2'; expected 'cuda:0' to 'cuda:1', which this mach"
     ):
@@ -62,7 +63,7 @@ def test_one_process_takes_the_device_it_names(devices: list[int]) -> None:
 
 def test_several_processes_take_one_each(devices: list[int]) -> None:
     assert place_from("cuda", Ranks(3, 4, local=1)).device == torch.device("cuda", 1)
-    assert devices == [1]
+    assert devices == [1, 1]
     with pytest.raises(
         KernelError, match=r"is 'cuda:0' for each of 4 processes; expected 'cuda': each takes its own"
     ):

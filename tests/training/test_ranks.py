@@ -52,7 +52,7 @@ class TestRuns:
         out = tmp_path / "two.pt"
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         process = subprocess.Popen(
-            [*torchrun, "-m", "linfdeploy", "train", path, "-o", out],
+            [*torchrun, "-m", "linfdeploy", "train", str(path), "-o", str(out)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -75,7 +75,7 @@ class TestRuns:
             trainer.run_epoch()
             trainer.run_epoch()
         save_state(state_path(out), trainer)
-        command = ["train", path, "-o", out, "--resume"]
+        command = ["train", str(path), "-o", str(out), "--resume"]
         processes = start_ranks(tmp_path, command, command)
         expected = alone(path, tmp_path / "one.pt")
         first, second = processes.outcomes()
@@ -103,7 +103,7 @@ class TestFailures:
         ],
     )
     def test_all_end_and_the_first_tells(self, path: Path, tmp_path: Path, options: list[str], line: str) -> None:
-        command = ["train", path, "-o", tmp_path / "out" / "ckpt.pt", *options]
+        command = ["train", str(path), "-o", str(tmp_path / "out" / "ckpt.pt"), *options]
         first, second = start_ranks(tmp_path, command, command).outcomes()
         assert assert_refused(first).startswith(line)
         assert first.out == ""
@@ -112,7 +112,7 @@ class TestFailures:
 
     def test_what_one_cannot_do_ends_all(self, path: Path, tmp_path: Path) -> None:
         # The second rank alone finds no data; the first one waits for it.
-        command = ["train", path, "-o", tmp_path / "ckpt.pt"]
+        command = ["train", str(path), "-o", str(tmp_path / "ckpt.pt")]
         elsewhere = [*command, "--set", "dataset=mnist", "--data-root", "/nowhere"]
         first, second = start_ranks(tmp_path, command, elsewhere).outcomes()
         assert first == Outcome(2, "", "")
@@ -120,7 +120,7 @@ class TestFailures:
 
     def test_the_others_end_with_the_one_that_writes(self, path: Path, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        command = ["train", path, "-o", tmp_path / "file" / "ckpt.pt"]
+        command = ["train", str(path), "-o", str(tmp_path / "file" / "ckpt.pt")]
         first, second = start_ranks(tmp_path, command, command).outcomes()
         assert_refused(first, "cannot write", "ckpt.pt")
         assert second == Outcome(2, "", "")
@@ -139,6 +139,12 @@ class TestAlone:
         assert not ALONE.first_says(False)
         assert ALONE.together(lambda: "done") == "done"
 
+    def test_a_cluster_that_says_less_than_torchrun(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WORLD_SIZE", "8")
+        monkeypatch.setenv("RANK", "3")
+        with joined() as ranks:
+            assert ranks is ALONE
+
     def test_errors_pass(self) -> None:
         def fail() -> None:
             raise InputError("x")
@@ -156,8 +162,13 @@ class TestAlone:
             raise InputError("mine")
 
     def test_torchrun_without_torch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("WORLD_SIZE", "2")
-        monkeypatch.setenv("RANK", "0")
+        for name, value in {
+            "WORLD_SIZE": "2",
+            "RANK": "0",
+            "MASTER_ADDR": "localhost",
+            "MASTER_PORT": "1",
+        }.items():
+            monkeypatch.setenv(name, value)
         monkeypatch.setitem(sys.modules, "torch", None)
         with pytest.raises(MissingExtraError, match=r"pip install 'linfdeploy\[train\]'"), joined():
             pass

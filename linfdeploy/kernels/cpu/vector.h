@@ -18,6 +18,8 @@
 #include "kernels.h"
 #include "parallel.h"
 
+#define LINF_INLINE inline __attribute__((always_inline))
+
 namespace linf {
 namespace LINF_ISA {
 

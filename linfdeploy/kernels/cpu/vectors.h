@@ -9,8 +9,6 @@
 
 #include "vector.h"
 
-#define LINF_INLINE inline __attribute__((always_inline))
-
 namespace linf {
 namespace LINF_ISA {
 

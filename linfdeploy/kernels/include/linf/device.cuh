@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What every kernel for CUDA begins with: one thread's types and arithmetic, in terms of which the definitions
-// (linf_dist.h) are compiled for it. Compiled by nvcc, NVRTC (which has no standard headers) and, with the tests'
-// emulator in front of it, by any C++17 compiler.
+// What every kernel for CUDA begins with: one thread's types and arithmetic, in terms of which the
+// definitions (linf_dist.h) are compiled for it. Compiled by nvcc, NVRTC (which has no standard headers) and,
+// with the tests' emulator in front of it, by any C++17 compiler.
 #pragma once
 
 #if defined(__CUDACC_RTC__)
 using int32_t = int;
 using uint32_t = unsigned int;
+using uint64_t = unsigned long long;
 using int64_t = long long;
 using uint8_t = unsigned char;
 using int8_t = signed char;
@@ -19,8 +20,8 @@ using uint16_t = unsigned short;
 
 #define LINF_ISA device
 #define LINF_INLINE __device__ __forceinline__
-// An entry: a kernel with a name of its own for every tool that looks it up. At most Threads threads a block; at
-// least Blocks blocks are to fit a multiprocessor, which bounds the registers.
+// An entry: a kernel with a name of its own for every tool that looks it up. At most Threads threads a block;
+// at least Blocks blocks are to fit a multiprocessor, which bounds the registers.
 #define LINF_KERNEL(Threads, Blocks) extern "C" __global__ void __launch_bounds__(Threads, Blocks)
 
 namespace linf {
@@ -49,3 +50,6 @@ LINF_INLINE int32_t pieces(int32_t size, int32_t piece) { return (size + piece -
 
 }  // namespace LINF_ISA
 }  // namespace linf
+
+// The definition is written in terms of these.
+#include "linf/linf_dist.h"

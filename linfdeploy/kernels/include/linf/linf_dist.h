@@ -14,13 +14,13 @@ namespace LINF_ISA {
 
 // 0 is the neutral element: distances are never negative.
 template <typename T>
-inline T distance(T x, T w) {
+LINF_INLINE T distance(T x, T w) {
   return absolute(difference(x, w));
 }
 
 // max(best, distance(x, w)): a step of the reduction.
 template <typename T>
-inline T farther(T best, T x, T w) {
+LINF_INLINE T farther(T best, T x, T w) {
   return maximum_magnitude(best, difference(x, w));
 }
 
@@ -31,22 +31,22 @@ inline T farther(T best, T x, T w) {
 //
 // Extremes are {max(a, b, 0), min(a, b, -0)}.
 template <typename T>
-inline void start_extremes(T (&extremes)[2]) {
+LINF_INLINE void start_extremes(T (&extremes)[2]) {
   extremes[0] = zero();
   extremes[1] = negative_zero();
 }
 template <typename T>
-inline void extend_extremes(T (&extremes)[2], T lower, T upper, T w) {
+LINF_INLINE void extend_extremes(T (&extremes)[2], T lower, T upper, T w) {
   const T a = difference(w, lower), b = difference(upper, w);
   extremes[0] = maximum(b, maximum(a, extremes[0]));
   extremes[1] = lowest(lowest(extremes[1], a), b);
 }
 template <typename T>
-inline T farthest(const T (&extremes)[2]) {
+LINF_INLINE T farthest(const T (&extremes)[2]) {
   return absolute(extremes[0]);
 }
 template <typename T>
-inline T nearest(const T (&extremes)[2]) {
+LINF_INLINE T nearest(const T (&extremes)[2]) {
   return absolute(extremes[1]);
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What device code says to the machine that CUDA C++ has no words for, each a function. All inline PTX is here,
-// so that another `linf/ptx.cuh`, earlier in the include path, lets the kernels run elsewhere: the emulator of
-// the tests does.
+// What device code says to the machine that CUDA C++ has no words for, each a function. All inline PTX is
+// here, so that another `linf/ptx.cuh`, earlier in the include path, lets the kernels run elsewhere: the
+// emulator of the tests does.
 #pragma once
 
 #include "linf/device.cuh"
@@ -16,8 +16,15 @@ LINF_INLINE char* shared_memory() {
   return reinterpret_cast<char*>(linf_shared);
 }
 
-// Copies Bytes (4 or 16) to shared memory in the background, or zeros where `there` is false: `from` is not read
-// then, but must be an address all the same. Both addresses are multiples of Bytes.
+// The same value, of unknown origin: what follows from it is computed where it is used, instead of being kept
+// in registers across a loop that has none to spare.
+LINF_INLINE int32_t recomputed(int32_t value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
+// Copies Bytes (4 or 16) to shared memory in the background, or zeros where `there` is false: `from` is not
+// read then, and may lie anywhere. Both addresses are multiples of Bytes.
 template <int32_t Bytes>
 LINF_INLINE void copy_async(void* to, const void* from, bool there) {
   static_assert(Bytes == 4 || Bytes == 16, "sizes that the hardware copies");
@@ -25,9 +32,11 @@ LINF_INLINE void copy_async(void* to, const void* from, bool there) {
   const uint32_t shared = static_cast<uint32_t>(__cvta_generic_to_shared(to));
   const uint32_t bytes = there ? Bytes : 0;
   if constexpr (Bytes == 16)
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from), "r"(bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from), "r"(bytes)
+                 : "memory");
   else
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared), "l"(from), "r"(bytes) : "memory");
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared), "l"(from), "r"(bytes)
+                 : "memory");
 #else
   using Word = typename If<Bytes == 16, uint4, uint32_t>::Type;
   *static_cast<Word*>(to) = there ? *static_cast<const Word*>(from) : Word{};
@@ -41,8 +50,8 @@ LINF_INLINE void commit_copies() {
 #endif
 }
 
-// Waits until at most Open groups of this thread's copies are under way. Other threads see the copies after the
-// next barrier.
+// Waits until at most Open groups of this thread's copies are under way. Other threads see the copies after
+// the next barrier.
 template <int32_t Open>
 LINF_INLINE void wait_for_copies() {
 #if __CUDA_ARCH__ >= 800
@@ -50,7 +59,8 @@ LINF_INLINE void wait_for_copies() {
 #endif
 }
 
-// 16 bytes that are read once: they take no room in the first-level cache. Not for memory that this kernel writes.
+// 16 bytes that are read once: they take no room in the first-level cache. Not for memory that this kernel
+// writes.
 LINF_INLINE uint4 load_once(const uint4* from) {
   uint4 v;
   asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
