@@ -157,6 +157,19 @@ def test_a_state_goes_on_elsewhere(tmp_path: Path, before: Place, after: Place) 
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-4)
 
 
+def test_a_restored_state_is_captured_anew(tmp_path: Path) -> None:
+    # Adam's tensors are others then, though p is of the same kind.
+    constant = replace(LONG, p_from_epoch=6, p_until_epoch=6)
+    trainer = Trainer(constant, blobs(230, 0), PLACE)
+    trainer.run_epoch()
+    trainer.run_epoch()
+    assert len(FakeGraph.made) == 1
+    save_state(tmp_path / "state", trainer)
+    load_state(tmp_path / "state", trainer)
+    trainer.run_epoch()
+    assert len(FakeGraph.made) == 2
+
+
 def test_the_dials_and_inputs_stay_where_they_are() -> None:
     trainer = Trainer(LONG, blobs(230, 0), PLACE)
     step = trainer._device_step
