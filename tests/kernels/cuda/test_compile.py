@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
 from device_code import ARCHITECTURES, SOURCES, Entry, compile_kernels, count, disassembler, innermost_loop, nvcc
 
 # Registers of a thread, the most over all architectures. More would let fewer blocks share a multiprocessor.
