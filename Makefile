@@ -7,7 +7,8 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
 # What the build reads: when one of these is newer than the stamp, the package is installed again.
 SOURCES := pyproject.toml CMakeLists.txt \
-           $(wildcard linfdeploy/kernels/cpu/* linfdeploy/kernels/include/linf/* linfdeploy/engines/custom_ops/*)
+           $(wildcard linfdeploy/kernels/cpu/* linfdeploy/kernels/cuda/*.h linfdeploy/kernels/cuda/*.cpp) \
+           $(wildcard linfdeploy/kernels/include/linf/* linfdeploy/engines/custom_ops/*)
 
 .PHONY: demo test lint format clean
 .DELETE_ON_ERROR:
