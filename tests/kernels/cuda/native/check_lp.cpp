@@ -57,12 +57,14 @@ class Lp {
   const Operand<float> x, w, grad_y;
 
  private:
-  // Powers are taken of ratios, so that no unit of x may matter. A few values are denormal; were all, their
-  // distance would count as its largest term. But for p = 1: ratios below 2^-120 have no sign's slope.
+  // Powers are taken of ratios, so that no unit of x may matter. A few values are denormal, of many: a
+  // distance of denormals alone counts as its largest term and has no gradient. None for p = 1, where a ratio
+  // below 2^-120 would have the slope of any other, but not here.
   static Operand<float> scaled(Shape& s, float p, int64_t size) {
     Operand<float> values = floats(s, size);
     const float units[] = {1, 1, 0x1p-20f, 0x1p20f};
-    for (int64_t i = 0; i < size; ++i) values[i] *= p == 1 || s.below(64) ? units[s.number % 4] : 0x1p-130f;
+    for (int64_t i = 0; i < size; ++i)
+      values[i] *= p == 1 || s.n.inputs < 16 || s.below(64) ? units[s.number % 4] : 0x1p-130f;
     return values;
   }
 };
