@@ -73,7 +73,7 @@ int lp_dist_cuda(const LinfLauncher* launcher, LinfSizes n, const float* x, cons
 int32_t lp_dist_kind(float p);
 
 /* The gradients, from what the forward pass kept, summed in a fixed order. A null one is not computed.
- * `scratch` has lp_dist_backward_scratch_cuda bytes. */
+ * `scratch` has lp_dist_backward_scratch_cuda bytes, at an address that is a multiple of 16. */
 size_t lp_dist_backward_scratch_cuda(LinfSizes n);
 int lp_dist_backward_cuda(const LinfLauncher* launcher, LinfSizes n, const float* x, const float* w, float p,
                           const float* p_now, const float* scale, const float* sum, const float* grad_y,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The kernels linked into a program, started by CUDA's runtime: for the TensorRT plugin and other native callers. */
+ * The kernels of inference (distances, bounds, convolution) linked into a program and started by CUDA's
+ * runtime: for the TensorRT plugin and other native callers. */
 #pragma once
 
 #include "launchers.h"
@@ -14,7 +15,8 @@ typedef struct LinfRuntimeLauncher {
   void* stream;          /* a cudaStream_t */
 } LinfRuntimeLauncher;
 
-/* Fills in a launcher for a stream of the current device. Returns a cudaError_t, as do launchers that get it. */
+/* Fills in a launcher for a stream of the current device. Returns a cudaError_t, as do launchers that get it.
+ */
 int linf_runtime_launcher(void* stream, LinfRuntimeLauncher* launcher);
 
 #ifdef __cplusplus

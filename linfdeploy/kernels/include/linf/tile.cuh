@@ -128,34 +128,48 @@ LINF_INLINE void for_each_result(State (&states)[Shape::kThreadRows][Shape::kThr
             first_column + thread_across<Shape>() + j * Shape::kAcross);
 }
 
-// The whole of one block. Blocks that follow each other take the tiles of one column of tiles, and so share
-// w.
-template <typename Shape, typename Reduction, typename X, typename W>
-LINF_INLINE void reduce_tile(const Reduction& reduction, const X (&x)[Shape::kOperands], const W& w) {
-  uint32_t* const shared = reinterpret_cast<uint32_t*>(shared_memory());
-  const int32_t row_tiles = pieces(x[0].rows, Shape::kRows), words = w.words();
+// The tile of one block. Blocks that follow each other take the tiles of one column of tiles, and so share w.
+template <typename Shape, typename X, typename W>
+LINF_INLINE TileOperands<Shape, X, W> operands_of_tile(const X (&x)[Shape::kOperands], const W& w) {
+  const int32_t row_tiles = pieces(x[0].rows, Shape::kRows);
   TileOperands<Shape, X, W> operands{{},
                                      w,
                                      static_cast<int32_t>(blockIdx.x % row_tiles) * Shape::kRows,
                                      static_cast<int32_t>(blockIdx.x / row_tiles) * Shape::kColumns};
 #pragma unroll
   for (int32_t k = 0; k < Shape::kOperands; ++k) operands.x[k] = x[k];
+  return operands;
+}
 
-  States<Shape, Reduction> states;
-  for_each_result<Shape>(
-      states, operands.first_row, operands.first_column,
-      [&](auto& state, int32_t b, int32_t o) { reduction.start(state, b, o, b < x[0].rows && o < w.rows); });
+// Calls visit(stage, first word) for each stage, from the first to the last word of the rows.
+template <typename Shape, typename X, typename W, typename Visit>
+LINF_INLINE void for_each_stage(const TileOperands<Shape, X, W>& operands, Visit visit) {
+  constexpr int32_t kStageSize = Shape::kStageRows * kRowStride;
+  uint32_t* const shared = reinterpret_cast<uint32_t*>(shared_memory());
+  const int32_t words = operands.w.words();
   operands.fill_stage(shared, 0);
   commit_copies();
   for (int32_t word = 0, now = 0; word < words; word += kStageWords, now ^= 1) {
-    constexpr int32_t kStageSize = Shape::kStageRows * kRowStride;
     if (word + kStageWords < words) operands.fill_stage(shared + (now ^ 1) * kStageSize, word + kStageWords);
     commit_copies();
     wait_for_copies<1>();
     __syncthreads();
-    step_stage<Shape>(reduction, shared + now * kStageSize, word, states);
+    visit(shared + now * kStageSize, word);
     __syncthreads();
   }
+}
+
+// The whole of one block.
+template <typename Shape, typename Reduction, typename X, typename W>
+LINF_INLINE void reduce_tile(const Reduction& reduction, const X (&x)[Shape::kOperands], const W& w) {
+  const auto operands = operands_of_tile<Shape>(x, w);
+  States<Shape, Reduction> states;
+  for_each_result<Shape>(
+      states, operands.first_row, operands.first_column,
+      [&](auto& state, int32_t b, int32_t o) { reduction.start(state, b, o, b < x[0].rows && o < w.rows); });
+  for_each_stage(operands, [&](const uint32_t* stage, int32_t word) {
+    step_stage<Shape>(reduction, stage, word, states);
+  });
   for_each_result<Shape>(states, operands.first_row, operands.first_column,
                          [&](auto& state, int32_t b, int32_t o) {
                            if (b < x[0].rows && o < w.rows) reduction.finish(state, b, o);
