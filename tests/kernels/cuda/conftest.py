@@ -13,7 +13,7 @@ from emulated import Emulated, Library, cpu_objects, run
 Builds = Callable[[str], Emulated]
 
 # One build for each sanitizer. The one with addresses contracts a * b + c, as nvcc does where it likes to.
-FLAGS = {"": ("-O2",), "address,undefined": ("-O1", "-ffp-contract=fast"), "thread": ("-O1",)}
+FLAGS = {"": ("-O2",), "address,undefined": ("-Og", "-ffp-contract=fast"), "thread": ("-O1",)}
 
 
 @pytest.fixture(scope="session", autouse=True)
