@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Stands for the driver's library where there is none: it says what it was asked for and starts nothing. Only
-// what loads and starts kernels is here; NVRTC, which speaks to a driver in ways of its own, must not meet
-// it.
+// Stands for the driver's library where there is none: it says what it was asked for and starts
+// nothing. Only what loads and starts kernels is here; NVRTC, which speaks to a driver in ways of
+// its own, must not meet it.
 #include <dlfcn.h>
 
 #include <cstdint>

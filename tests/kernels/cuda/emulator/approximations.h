@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The hardware's approximate functions, as bad as NVIDIA's documentation allows them to be: the true value
-// with an error from the whole allowed band, which the argument's bits choose, so that it is the same in
-// every run.
+// The hardware's approximate functions, as bad as NVIDIA's documentation allows them to be: the
+// true value with an error from the whole allowed band, which the argument's bits choose, so that
+// it is the same in every run.
 #pragma once
 
 #include <cmath>

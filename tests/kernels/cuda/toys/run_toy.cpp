@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// run_toy NAME ORDER SEED: two blocks of a toy kernel, on the numbers 0, 1, 2, 0, 1, 2... Prints what it
-// makes.
+// run_toy NAME ORDER SEED: two blocks of a toy kernel, on the numbers 0, 1, 2, 0, 1,
+// 2... Prints what it makes.
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
