@@ -7,7 +7,8 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
 # What the build reads: when one of these is newer than the stamp, the package is installed again.
 SOURCES := pyproject.toml CMakeLists.txt \
-           $(wildcard linfdeploy/kernels/cpu/* linfdeploy/kernels/include/linf/* linfdeploy/engines/custom_ops/*)
+           $(wildcard linfdeploy/kernels/cpu/* linfdeploy/kernels/cuda/*.h linfdeploy/kernels/cuda/*.cpp) \
+           $(wildcard linfdeploy/kernels/include/linf/* linfdeploy/engines/custom_ops/*)
 
 .PHONY: demo test lint format clean
 .DELETE_ON_ERROR:
@@ -22,12 +23,12 @@ lint: $(VENV)/dev.stamp  ## checks style, types and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	git ls-files '*.h' '*.cpp' | xargs $(BIN)/clang-format --dry-run --Werror
+	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
 
 format: $(VENV)/dev.stamp  ## rewrites the sources in the house's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	git ls-files '*.h' '*.cpp' | xargs $(BIN)/clang-format -i
+	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format -i
 
 clean:  ## removes everything that was built or installed here
 	rm -rf $(VENV) build demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -187,7 +187,7 @@ def passes(_: Ceilings, effort: Effort) -> list[Row]:
         calls: peers.Contenders = {
             "forward": partial(linf_dist, x, w),
             "forward with argmax": partial(linf_dist_argmax, x, w),
-            "backward scatter": partial(torch.ops.linfdeploy.linf_dist_backward, *arguments),
+            "backward scatter": partial(torch.ops.linfdeploy.linf_dist_backward, *arguments, [True, True]),
         }
         rows += relative(PASSES, f"1024, B = {batch}", calls, "times forward", effort)
     return show(rows)

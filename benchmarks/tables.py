@@ -15,7 +15,7 @@ from linfdeploy.report.svg import BOTTOM, LEFT, RIGHT, TOP, Axis, Plot
 
 __all__ = ["Row", "bar_chart", "markdown", "plain"]
 
-SHARES = ("of register peak", "of read bandwidth")
+SHARES = ("of register peak", "of floor", "of read bandwidth", "of copy bandwidth")
 ERRORS = ("forward error", "gradient error")
 COLOURS = ("#0b6e4f", "#3d6fb6", "#c77d0a", "#8a4f9e", "#7a7a7a")
 STYLE = (

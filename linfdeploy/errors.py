@@ -9,7 +9,8 @@ LinfDeployError              exit code 2: wrong use, or input that cannot be use
 │   └── GraphError           an ONNX file or an engine's graph
 ├── ExportError              a net that cannot be exported with what was promised for it
 ├── EngineError              a backend that cannot build or run
-├── KernelError              arguments a kernel cannot take
+├── KernelError              arguments a kernel cannot take, or a kernel that cannot run
+├── PeerError                another process of the same run has failed
 └── MissingExtraError        a part of the package that is not installed
 
 A failed verdict is not an error: `verify` reports it and exits with 1.
@@ -27,6 +28,7 @@ __all__ = [
     "KernelError",
     "LinfDeployError",
     "MissingExtraError",
+    "PeerError",
     "RecipeError",
     "brief",
 ]
@@ -67,7 +69,19 @@ class EngineError(LinfDeployError):
 
 
 class KernelError(LinfDeployError, ValueError):
-    """Arguments of a shape, dtype, layout or device that a kernel does not take."""
+    """Arguments of a shape, dtype, layout or device that a kernel does not take, or a kernel that cannot run."""
+
+
+class PeerError(LinfDeployError):
+    """Another process of the same run has failed, so this one cannot go on.
+
+    Attributes:
+        said: Whether that process has told why, so that nothing is left to tell.
+    """
+
+    def __init__(self, text: str, *, said: bool = False) -> None:
+        super().__init__(text)
+        self.said = said
 
 
 class MissingExtraError(LinfDeployError, ImportError):

@@ -48,7 +48,7 @@ def compile_kernels(source: str, architecture: str, cubin: Path) -> dict[str, En
     """Compiles a file of kernels, every warning an error, and returns what its entries need."""
     command = [nvcc() or "nvcc", "-std=c++17", f"-arch={architecture}", "-cubin", "-Xptxas", "-v"]
     strict = ["--Werror", "all-warnings", "-Xptxas", "--warning-as-error", "-Xptxas", "--warn-on-spills"]
-    files = ["-I", KERNELS / "include", KERNELS / "cuda" / f"{source}.cu", "-o", cubin]
+    files: list[str | Path] = ["-I", KERNELS / "include", KERNELS / "cuda" / f"{source}.cu", "-o", cubin]
     done = subprocess.run([*command, *strict, *files], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return {
@@ -73,7 +73,8 @@ def innermost_loop(cubin: Path, entry: str, operation: str) -> list[str]:
         if (target := re.search(r"BRA.*`\((\.L_\w+)\)", line)) and labels.get(target[1], at) < at
     ]
     return min(
-        (loop for loop in loops if count(loop, operation) == max(count(each, operation) for each in loops)), key=len
+        (loop for loop in loops if count(loop, operation) == max(count(each, operation) for each in loops)),
+        key=len,
     )
 
 

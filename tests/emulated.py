@@ -127,7 +127,12 @@ class Emulated:
     def _wrapped(self, source: Path) -> Path:
         """A file with the kernels of a .cu file and their entries."""
         wrapped = self.folder / f"{source.stem}_entries.cpp"
-        lines = ['#include "words.h"', f'#include "{source}"', '#include "launch.h"', "using namespace linf::device;"]
+        lines = [
+            '#include "words.h"',
+            f'#include "{source}"',
+            '#include "launch.h"',
+            "using namespace linf::device;",
+        ]
         bounds = self._launch_bounds(source)
         lines += [f"EMULATED_ENTRY({name}, {bounds[name]})" for name in self.entries(source.stem)]
         wrapped.write_text("\n".join(lines) + "\n")
@@ -144,7 +149,9 @@ class Emulated:
     def _launch_bounds(self, source: Path) -> dict[str, str]:
         """The most threads of each kernel of a .cu file, as the source has it."""
         text = compile_with(
-            *("-E", "-P", "-x", "c++", "-DEMULATOR_KEEPS_BOUNDS=1", "-include", "words.h"), *self._includes(), source
+            *("-E", "-P", "-x", "c++", "-DEMULATOR_KEEPS_BOUNDS=1", "-include", "words.h"),
+            *self._includes(),
+            source,
         )
         return {name: bound for bound, name in re.findall(r"__launch_bounds__\((.+?),.+?\)\s*(\w+)\s*\(", text)}
 

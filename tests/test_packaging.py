@@ -33,7 +33,7 @@ else:
 
 ROOT = Path(__file__).parents[1]
 LINKED = ["training", "verify", "plugins_trt"]
-HEAVY = {"onnx", "onnxruntime", "scipy", "sklearn", "tensorrt", "torch"}
+HEAVY = {"cuda", "onnx", "onnxruntime", "scipy", "sklearn", "tensorrt", "torch"}
 HELP_SECONDS = 0.3
 
 PUBLIC = {
@@ -42,6 +42,7 @@ PUBLIC = {
     "linfdeploy.engines": [],
     "linfdeploy.engines.custom_ops": [],
     "linfdeploy.kernels": ["linf_dist", "linf_dist_argmax", "linf_dist_bounds", "linf_dist_conv", "lp_dist"],
+    "linfdeploy.kernels.cuda": [],
     "linfdeploy.kernels.torch": [],
     "linfdeploy.nets": [],
     "linfdeploy.onnx": [],
@@ -105,19 +106,22 @@ def test_wheel_holds_linked_folders_as_folders(wheel: zipfile.ZipFile, part: str
     assert wheel.read(entry) == (ROOT / part / "__init__.py").read_bytes()
 
 
-@pytest.mark.parametrize("pattern", ["*.toml", "*.html", "*.json", "py.typed", "*.pyi"])
+@pytest.mark.parametrize("pattern", ["*.toml", "*.html", "*.json", "py.typed", "*.pyi", "*.cu", "*.cuh"])
 def test_wheel_has_the_data(wheel: zipfile.ZipFile, pattern: str) -> None:
     shipped = {name for name in wheel.namelist() if name.startswith("linfdeploy/") and Path(name).match(pattern)}
     assert shipped == _sources(pattern)
     assert shipped
 
 
-def test_wheel_has_the_shared_headers_and_the_native_module(wheel: zipfile.ZipFile) -> None:
+def test_wheel_has_the_shared_headers_and_the_native_modules(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
-    headers = {name for name in _sources("*.h") if "/include/linf/" in name}
+    headers = {name for name in _sources("*.h") if "/include/linf/" in name or "/kernels/cuda/" in name}
     assert {"linfdeploy/kernels/include/linf/linf_dist.h", "linfdeploy/kernels/include/linf/lp_dist.h"} <= headers
     assert headers <= set(names)
-    assert len([name for name in names if re.fullmatch(r"linfdeploy/kernels/_cpu\..*(so|pyd)", name)]) == 1
+    for module in ("_cpu", "_cuda"):
+        assert (
+            len([name for name in names if re.fullmatch(rf"linfdeploy/kernels/{module}\..*(so|pyd)", name)]) == 1
+        )
 
 
 def test_wheel_has_the_custom_op_library_where_it_is_looked_for(wheel: zipfile.ZipFile) -> None:
@@ -268,9 +272,8 @@ def test_all_is_true(module: str) -> None:
 def test_every_source_names_its_license() -> None:
     line = "SPDX-License-Identifier: Apache-2.0"
     folders = ["benchmarks", "linfdeploy", *LINKED, "tests"]
-    sources = [
-        path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in {".py", ".cpp", ".h"}
-    ]
+    suffixes = {".py", ".cpp", ".h", ".cu", ".cuh"}
+    sources = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in suffixes]
     assert len(sources) > 50
     assert [str(path) for path in sources if line not in path.read_text(encoding="utf-8").split("\n", 1)[0]] == []
 

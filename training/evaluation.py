@@ -17,7 +17,9 @@ import torch
 from linfdeploy.kernels import linf_dist_bounds
 from linfdeploy.nets.layers import LinfDist
 from linfdeploy.nets.net import LinfNet
+from linfdeploy.training.augment import unit_range
 from linfdeploy.training.data import Dataset
+from linfdeploy.training.ranks import ALONE, Ranks
 
 __all__ = ["Evaluation", "evaluate", "interval_logits"]
 
@@ -44,22 +46,30 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(net: LinfNet, dataset: Dataset, eps: float) -> Evaluation:
+def evaluate(net: LinfNet, dataset: Dataset, eps: float, ranks: Ranks = ALONE) -> Evaluation:
     """Evaluates the net, which is left in evaluation mode at p = inf.
 
     Args:
-        net: On the CPU, where the kernels of the bounds are.
+        net: On any device that the kernels run on.
         dataset: With images of the net's input shape.
         eps: The radius, a fraction of the pixel range.
+        ranks: Each takes its share of the images; all of them call this and learn the result.
+
+    Raises:
+        PeerError: Another process is gone.
     """
     net.eval()
     net.set_p(math.inf)
-    counts = torch.zeros(3, dtype=torch.int64)
-    for start in range(0, len(dataset.labels), BATCH):
-        images = torch.from_numpy(dataset.images[start : start + BATCH]).float() / 255
-        counts += _count(net, images, torch.from_numpy(dataset.labels[start : start + BATCH]), eps)
+    device = next(net.parameters()).device
+    counts = torch.zeros(3, dtype=torch.int64, device=device)
     samples = len(dataset.labels)
-    clean, certified, by_margin = (int(count) / samples for count in counts)
+    for start in range(ranks.rank * BATCH, samples, ranks.world * BATCH):
+        levels, labels = (
+            torch.from_numpy(part[start : start + BATCH]) for part in (dataset.images, dataset.labels)
+        )
+        counts += _count(net, unit_range(levels.to(device)), labels.to(device), eps)
+    # Added up on the CPU: sums of whole numbers, so the shares do not show.
+    clean, certified, by_margin = (int(count) / samples for count in ranks.sum(counts.cpu()))
     return Evaluation(samples, eps, clean, certified, by_margin)
 
 

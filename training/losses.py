@@ -9,7 +9,7 @@ import torch.nn.functional as F
 __all__ = ["clipped_hinge", "mixture_loss"]
 
 
-def clipped_hinge(logits: torch.Tensor, labels: torch.Tensor, eps: float) -> torch.Tensor:
+def clipped_hinge(logits: torch.Tensor, labels: torch.Tensor, eps: float | torch.Tensor) -> torch.Tensor:
     """Returns `mean_n max_j min(max(1 + (logit_j - logit_y) / (2 eps), 0), 1)` over the wrong classes j.
 
     0 where the margin is at least `2 eps`, 1 (and without gradient) where the image is misclassified.
@@ -17,7 +17,7 @@ def clipped_hinge(logits: torch.Tensor, labels: torch.Tensor, eps: float) -> tor
     Args:
         logits: (N, classes) float32, in normalised pixels, without the scale.
         labels: (N,) int64.
-        eps: In normalised pixels, positive.
+        eps: In normalised pixels, positive; a number, or a scalar on the device of the logits.
 
     Returns:
         A scalar in [0, 1].
@@ -28,7 +28,11 @@ def clipped_hinge(logits: torch.Tensor, labels: torch.Tensor, eps: float) -> tor
 
 
 def mixture_loss(
-    logits: torch.Tensor, labels: torch.Tensor, scale: torch.Tensor, eps: float, weight: float
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    scale: torch.Tensor,
+    eps: float | torch.Tensor,
+    weight: float | torch.Tensor,
 ) -> torch.Tensor:
     """Returns `weight * cross_entropy(scale * logits, labels) + clipped_hinge(logits, labels, eps)`.
 
@@ -38,8 +42,8 @@ def mixture_loss(
         logits: (N, classes) float32, in normalised pixels.
         labels: (N,) int64.
         scale: One float32; learned through the cross-entropy alone.
-        eps: In normalised pixels, positive.
-        weight: The paper's lambda.
+        eps: In normalised pixels, positive; a number, or a scalar on the device of the logits.
+        weight: The paper's lambda, in either form as well.
 
     Returns:
         A scalar.

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from linfdeploy.errors import CheckpointError
 from linfdeploy.nets.checkpoint import load_plain, save_plain
 
 if TYPE_CHECKING:
-    from linfdeploy.training.loop import Trainer
+    from linfdeploy.training.trainer import Trainer
 
 __all__ = ["FORMAT", "load_state", "save_state", "state_path"]
 
@@ -33,9 +35,10 @@ def save_state(path: Path, trainer: Trainer) -> None:
         "format": FORMAT,
         "recipe": trainer.recipe.to_json(),
         "epoch": trainer.epoch,
-        "net": trainer.net.state_dict(),
-        "scale": trainer.scale.detach(),
-        "optimizer": trainer.optimizer.state_dict(),
+        "net": _on_cpu(trainer.net.state_dict()),
+        "scale": trainer.scale.detach().cpu(),
+        "optimizer": _on_cpu(trainer.optimizer.state_dict()),
+        "seconds": trainer.times.seconds,
     }
     save_plain(path, data)
 
@@ -79,5 +82,27 @@ def _restore(data: Mapping[str, Any], trainer: Trainer) -> None:
         raise ValueError(f"epoch {epoch!r}")
     trainer.net.load_state_dict(data["net"])
     trainer.scale.data.copy_(data["scale"])
-    trainer.optimizer.load_state_dict(data["optimizer"])
+    trainer.optimizer.load_state_dict(_for_device(data["optimizer"], trainer.optimizer))
+    # States of older versions have none.
+    trainer.times.restore(data.get("seconds", {}))
     trainer.epoch = epoch
+    trainer.moved()
+
+
+def _on_cpu(data: Any) -> Any:
+    """Returns plain data with its tensors on the CPU, so that a run can go on where there is no such device."""
+    if isinstance(data, torch.Tensor):
+        return data.cpu()
+    if isinstance(data, Mapping):
+        return {key: _on_cpu(value) for key, value in data.items()}
+    return [_on_cpu(value) for value in data] if isinstance(data, list) else data
+
+
+def _for_device(found: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Returns an optimizer's state with the options of ours: where its step runs is no matter of the file."""
+    options = ("lr", "fused", "foreach", "capturable")
+    groups = [
+        {**group, **{name: ours[name] for name in options}}
+        for group, ours in zip(found["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    return {**found, "param_groups": groups}

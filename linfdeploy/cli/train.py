@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from linfdeploy.errors import MissingExtraError
+from linfdeploy.errors import MissingExtraError, PeerError
 
 if TYPE_CHECKING:
     from linfdeploy.training.evaluation import Evaluation
     from linfdeploy.training.loop import Progress
+    from linfdeploy.training.ranks import Ranks
 
 __all__ = ["command"]
 
@@ -24,35 +26,78 @@ __all__ = ["command"]
 @click.argument("recipe")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The checkpoint to write.")
 @click.option("--resume", is_flag=True, help="Go on from OUTPUT.state, which an interrupted run leaves behind.")
-@click.option("--device", default="cpu", show_default=True, help="Where to train.")
+@click.option("--device", default="cpu", show_default=True, help="Where to train: cpu, cuda or cuda:N.")
+@click.option(
+    "--graphs/--no-graphs",
+    default=None,
+    help="Whether steps are captured in CUDA graphs; the bits are the same.  [default: on CUDA]",
+)
 @click.option(
     "--data-root", type=click.Path(path_type=Path), help="The folder of the data set.  [default: ./data]"
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Changes a field of the recipe.")
 @click.option("--seed", type=int, help="Short for --set seed=INTEGER.")
-def command(
-    recipe: str,
-    output: Path,
-    resume: bool,
-    device: str,
-    data_root: Path | None,
-    overrides: tuple[str, ...],
-    seed: int | None,
-) -> None:
+def command(**request: Any) -> None:
     """Trains a net by RECIPE, a recipe's name or a TOML file, and writes its checkpoint.
 
-    An interrupted run goes on with --resume and ends with the same bits.
+    An interrupted run goes on with --resume and ends with the same bits. Several processes share the work when
+    torchrun starts them: torchrun --nproc-per-node 2 -m linfdeploy train RECIPE -o ckpt.pt
     """
+    from linfdeploy.training.ranks import joined
+
+    with joined() as ranks, _one_voice(ranks):
+        _train(_Request(**request), ranks)
+
+
+@dataclass(frozen=True)
+class _Request:
+    recipe: str
+    output: Path
+    resume: bool
+    device: str
+    graphs: bool | None
+    data_root: Path | None
+    overrides: tuple[str, ...]
+    seed: int | None
+
+
+def _train(request: _Request, ranks: Ranks) -> None:
     from linfdeploy.training.recipe import load_recipe
 
-    chosen = load_recipe(recipe, overrides if seed is None else (*overrides, f"seed={seed}"))
+    overrides = request.overrides if request.seed is None else (*request.overrides, f"seed={request.seed}")
+    recipe = ranks.together(lambda: load_recipe(request.recipe, overrides))
     try:
         from linfdeploy.training.loop import train
+        from linfdeploy.training.place import place_from
     except ModuleNotFoundError:
         raise MissingExtraError("training", "train") from None
-    with _progress(chosen.epochs) as report:
-        evaluation = train(chosen, output, resume=resume, device=device, data_root=data_root, report=report)
-    click.echo(f"wrote {output}: {_summary(evaluation)}")
+    place = ranks.together(lambda: place_from(request.device, ranks, graphs=request.graphs))
+    with _progress(recipe.epochs) if ranks.is_first else nullcontext(_say_nothing) as report:
+        evaluation = train(
+            recipe,
+            request.output,
+            resume=request.resume,
+            place=place,
+            data_root=request.data_root,
+            report=report,
+        )
+    if ranks.is_first:
+        click.echo(f"wrote {request.output}: {_summary(evaluation)}")
+
+
+@contextmanager
+def _one_voice(ranks: Ranks) -> Iterator[None]:
+    """Ends this process without a word when another one of the run tells what happened."""
+    try:
+        yield
+    except PeerError as error:
+        if error.said or not ranks.is_first:
+            sys.exit(error.exit_code)
+        raise
+    except KeyboardInterrupt:
+        if not ranks.is_first:
+            sys.exit(130)
+        raise
 
 
 @contextmanager
@@ -77,6 +122,10 @@ def _progress(epochs: int) -> Iterator[Callable[[Progress], None]]:
         yield lambda progress: bar.update(task, completed=progress.epoch, description=_describe(progress))
 
 
+def _say_nothing(_: Progress) -> None:
+    pass
+
+
 def _print_tenths(progress: Progress) -> None:
     if progress.epoch * 10 // progress.epochs > (progress.epoch - 1) * 10 // progress.epochs:
         click.echo(f"epoch {progress.epoch}/{progress.epochs}  {_describe(progress)}", err=True)
@@ -84,7 +133,10 @@ def _print_tenths(progress: Progress) -> None:
 
 def _describe(progress: Progress) -> str:
     dials, evaluation = progress.dials, progress.evaluation
-    text = f"loss {progress.loss:.3f}  p {dials.p:.3g}  lr {dials.lr:.1g}"
+    seconds = progress.seconds[progress.phase]
+    text = (
+        f"loss {progress.loss:.3f}  p {dials.p:.3g}  lr {dials.lr:.1g}  {seconds:.2g} s/epoch at {progress.phase}"
+    )
     return text if evaluation is None else f"{text}  certified {evaluation.certified:.1%}"
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "Window",
     "check_pair",
     "check_power",
+    "check_power_now",
     "check_same_shape",
     "dtype_name",
     "tensors",
@@ -39,6 +40,9 @@ Pair: TypeAlias = tuple[int, int]
 
 # As in cpu/linf_dist_conv.h: no arithmetic on sizes overflows.
 MAX_WINDOW = 2**16
+# The CUDA kernels count elements, and the bytes of a row, in 32 bits; matrix.cuh rounds the bytes up.
+MAX_ON_CUDA = 2**31 - 1
+MAX_ROW_ON_CUDA = 2**31 - 32
 
 
 @dataclass(frozen=True)
@@ -54,28 +58,31 @@ class Window:
 def check_pair(
     op: str, x: Array | torch.Tensor, w: Array | torch.Tensor, dtypes: Sequence[str] = ("float32",)
 ) -> None:
-    """Checks that `x` (N, I) and `w` (O, I) are matrices on the CPU, of one of the dtypes, with I >= 1 in common.
+    """Checks that `x` (N, I) and `w` (O, I) are matrices on one device, of one dtype, with the same I >= 1.
 
     Raises:
         KernelError: Naming the argument, what was found and what was expected.
     """
     for name, value in (("x", x), ("w", w)):
         _check_matrix(op, name, value, dtypes)
+    _check_one_device(op, x=x, w=w)
     if dtype_name(x) != dtype_name(w):
         raise KernelError(f"{op}: x is {x.dtype} and w is {w.dtype}; expected one dtype")
     if x.shape[1] != w.shape[1] or x.shape[1] == 0:
         raise KernelError(
             f"{op}: x is {_shape(x)} and w is {_shape(w)}; expected x (N, I) and w (O, I) with the same I >= 1"
         )
+    _check_counts(op, x, w, x.shape[0] * w.shape[0])
 
 
 def check_same_shape(op: str, lower: FloatArray | torch.Tensor, upper: FloatArray | torch.Tensor) -> None:
-    """Checks that the two ends of a box have one shape.
+    """Checks that the two ends of a box have one shape and device.
 
     Raises:
         KernelError: They differ.
     """
     _check_matrix(op, "upper", upper)
+    _check_one_device(op, lower=lower, upper=upper)
     if lower.shape != upper.shape:
         raise KernelError(f"{op}: lower is {_shape(lower)} and upper is {_shape(upper)}; expected one shape")
 
@@ -88,13 +95,14 @@ def window_over(
     padding: int | Pair,
     dilation: int | Pair,
 ) -> Window:
-    """Checks that `x` (N, C, H, W) and `w` (O, C, kH, kW) are float32 on the CPU and that the window fits.
+    """Checks that `x` (N, C, H, W) and `w` (O, C, kH, kW) are float32 on one device and that the window fits.
 
     Raises:
         KernelError: Naming the argument, what was found and what was expected.
     """
     for name, value in (("x", x), ("w", w)):
         _check_array(op, name, value, 4, "images (N, C, H, W)" if name == "x" else "filters (O, C, kH, kW)")
+    _check_one_device(op, x=x, w=w)
     moves = _pair(op, "stride", stride, 1), _pair(op, "padding", padding, 0), _pair(op, "dilation", dilation, 1)
     if x.shape[1] != w.shape[1] or not all(w.shape[1:]) or max(w.shape[2:]) > MAX_WINDOW:
         raise KernelError(
@@ -110,6 +118,7 @@ def window_over(
             f"{op}: x is {_shape(x)}, w is {_shape(w)}, padding {moves[1]} and dilation {moves[2]}; "
             "expected a window that fits into the padded image"
         )
+    _check_counts(op, x, w, x.shape[0] * w.shape[0] * high * wide)
     return Window(*moves, (high, wide))
 
 
@@ -121,6 +130,21 @@ def check_power(op: str, p: float) -> None:
     """
     if not (1.0 <= p < math.inf):
         raise KernelError(f"{op}: p is {p}; expected 1 <= p < inf (for p = inf use linf_dist)")
+
+
+def check_power_now(op: str, x: torch.Tensor, p_now: torch.Tensor) -> None:
+    """Checks that `p_now` is float32 of shape (1,), on the card that `x` is on.
+
+    Raises:
+        KernelError: It is not, or `x` is on no card: what runs on a CPU runs at once, with the p of the call.
+    """
+    if x.device.type == "cpu":
+        raise KernelError(f"{op}: p_now is given and x is on {x.device}; expected CUDA tensors: leave p_now out")
+    if tuple(p_now.shape) != (1,) or dtype_name(p_now) != "float32" or p_now.device != x.device:
+        raise KernelError(
+            f"{op}: p_now is {p_now.dtype} of shape {_shape(p_now)} on {p_now.device}; "
+            f"expected float32 of shape (1,) on {x.device}"
+        )
 
 
 def tensors(op: str, *values: object) -> tuple[torch.Tensor, ...]:
@@ -179,9 +203,33 @@ def _check_array(
     if dtype_name(value) not in dtypes:
         known = " or ".join(filter(None, (", ".join(dtypes[:-1]), dtypes[-1])))
         raise KernelError(f"{op}: {name} is {value.dtype}; expected {known}")
-    device: Any = getattr(value, "device", "cpu")
-    if getattr(device, "type", "cpu") not in {"cpu", "meta"}:
-        raise KernelError(f"{op}: {name} is on {device}; expected a CPU tensor: call .cpu() first")
+    device = _device(value)
+    if getattr(device, "type", "cpu") not in {"cpu", "cuda", "meta"}:
+        raise KernelError(f"{op}: {name} is on {device}; expected a CPU or CUDA tensor: call .cpu() first")
+
+
+def _check_one_device(op: str, **values: Array | torch.Tensor) -> None:
+    (first, one), (second, other) = ((name, _device(value)) for name, value in values.items())
+    if one != other:
+        raise KernelError(f"{op}: {first} is on {one} and {second} is on {other}; expected one device")
+
+
+def _check_counts(op: str, x: Array | torch.Tensor, w: Array | torch.Tensor, results: int) -> None:
+    if getattr(_device(x), "type", "cpu") != "cuda":
+        return
+    counts = {"x": math.prod(x.shape), "w": math.prod(w.shape), "the result": results}
+    for name, count in counts.items():
+        if count > MAX_ON_CUDA:
+            mend = "split w" if name == "w" else "make the batch smaller"
+            raise KernelError(f"{op}: {name} has {count} elements; expected at most {MAX_ON_CUDA} on CUDA: {mend}")
+    row = math.prod(w.shape[1:]) * w.dtype.itemsize
+    if row > MAX_ROW_ON_CUDA:
+        raise KernelError(f"{op}: w has rows of {row} bytes; expected at most {MAX_ROW_ON_CUDA} on CUDA: split w")
+
+
+def _device(value: Array | torch.Tensor) -> Any:
+    """Where a tensor is; numpy's arrays say `cpu`, if anything."""
+    return getattr(value, "device", "cpu")
 
 
 def _shape(value: Array | torch.Tensor) -> tuple[int, ...]:

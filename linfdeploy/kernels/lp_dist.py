@@ -19,8 +19,10 @@ __all__ = ["lp_dist"]
 @overload
 def lp_dist(x: FloatArray, w: FloatArray, p: float) -> FloatArray: ...
 @overload
-def lp_dist(x: torch.Tensor, w: torch.Tensor, p: float) -> torch.Tensor: ...
-def lp_dist(x: FloatArray | torch.Tensor, w: FloatArray | torch.Tensor, p: float) -> FloatArray | torch.Tensor:
+def lp_dist(x: torch.Tensor, w: torch.Tensor, p: float, p_now: torch.Tensor | None = None) -> torch.Tensor: ...
+def lp_dist(
+    x: FloatArray | torch.Tensor, w: FloatArray | torch.Tensor, p: float, p_now: torch.Tensor | None = None
+) -> FloatArray | torch.Tensor:
     """Returns the l_p distance of every row of `x` to every row of `w`.
 
     Powers are taken of ratios to the largest term, so no p overflows. The relative error of the distance is
@@ -33,6 +35,10 @@ def lp_dist(x: FloatArray | torch.Tensor, w: FloatArray | torch.Tensor, p: float
         x: (N, I) float32, inputs.
         w: (O, I) float32, weights. Differentiable, like `x`, for tensors.
         p: At least 1 and finite.
+        p_now: (1,) float32 on the card of `x`, for CUDA tensors alone: p is read from here when the kernels run,
+            as a captured graph that is replayed while p grows needs it. `p` then only chooses the kernels; both
+            must be of one kind (`linfdeploy.kernels.torch.lp_dist.lp_dist_kind`). Where they are not, or where it
+            holds no p >= 1, the result is undefined.
 
     Returns:
         (N, O) float32, of the kind of `x`.
@@ -40,7 +46,7 @@ def lp_dist(x: FloatArray | torch.Tensor, w: FloatArray | torch.Tensor, p: float
     Raises:
         KernelError: A shape, dtype, device or p that does not fit.
     """
-    if isinstance(x, np.ndarray) and isinstance(w, np.ndarray):
+    if isinstance(x, np.ndarray) and isinstance(w, np.ndarray) and p_now is None:
         check_pair("lp_dist", x, w)
         check_power("lp_dist", p)
         y, largest, powers = (np.empty((x.shape[0], w.shape[0]), np.float32) for _ in range(3))
@@ -49,5 +55,5 @@ def lp_dist(x: FloatArray | torch.Tensor, w: FloatArray | torch.Tensor, p: float
         return y
     from linfdeploy.kernels.torch import lp_dist as op
 
-    x, w = tensors("lp_dist", x, w)
-    return op.lp_dist(x, w, p)
+    x, w, *now = tensors("lp_dist", x, w, *([] if p_now is None else [p_now]))
+    return op.lp_dist(x, w, p, *now)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -39,19 +40,26 @@ class MeanShift(nn.Module):
     """Subtracts a mean per unit: the batch's in training (with its gradient), the running one in evaluation.
 
     A translation, so it changes neither distances nor certificates. No variance, no affine part.
+
+    Attributes:
+        running_mean: (units,) float32.
+        batch_mean: Maps a batch (N, units) to its mean (units,). Training on several processes puts the mean over
+            all their batches in its place.
     """
 
     running_mean: torch.Tensor
+    batch_mean: Callable[[torch.Tensor], torch.Tensor]
 
     def __init__(self, units: int) -> None:
         super().__init__()
         self.register_buffer("running_mean", torch.zeros(units))
+        self.batch_mean = _mean_of_rows
 
     def forward(self, y: torch.Tensor) -> torch.Tensor:
         """Maps (N, units) to (N, units)."""
         if not self.training:
             return y - self.running_mean
-        mean = y.mean(0)
+        mean = self.batch_mean(y)
         with torch.no_grad():
             self.running_mean.lerp_(mean, MEAN_SHIFT_MOMENTUM)
         return y - mean
@@ -65,6 +73,8 @@ class LinfDist(nn.Module):
 
     Attributes:
         p: The norm; certificates hold at `math.inf` only.
+        p_now: (1,) float32 on the device of the weights, which holds a finite norm when the kernels run, while `p`
+            only chooses them; None: `p` is the norm.
         weight: (O, I) float32.
         bias: (O,) float32, or None.
     """
@@ -72,13 +82,18 @@ class LinfDist(nn.Module):
     def __init__(self, spec: LinfDistSpec) -> None:
         super().__init__()
         self.p = math.inf
+        self.p_now: torch.Tensor | None = None
         self.weight = nn.Parameter(torch.randn(spec.outputs, spec.inputs))
         self.bias = nn.Parameter(torch.zeros(spec.outputs)) if spec.bias else None
         self.mean_shift = MeanShift(spec.outputs) if spec.mean_shift else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps (N, I) to (N, O), both float32."""
-        y = linf_dist(x, self.weight) if math.isinf(self.p) else lp_dist(x, self.weight, self.p)
+        y = linf_dist(x, self.weight) if math.isinf(self.p) else lp_dist(x, self.weight, self.p, self.p_now)
         if self.mean_shift is not None:
             y = self.mean_shift(y)
         return y if self.bias is None else y + self.bias
+
+
+def _mean_of_rows(y: torch.Tensor) -> torch.Tensor:
+    return y.mean(0)

@@ -38,8 +38,13 @@ class LinfNet(nn.Module):
             x = layer(x)
         return -x
 
-    def set_p(self, p: float) -> None:
-        """Sets the norm of every layer; `math.inf` is the net that is certified and exported."""
+    def set_p(self, p: float, p_now: torch.Tensor | None = None) -> None:
+        """Sets the norm of every layer; `math.inf` is the net that is certified and exported.
+
+        Args:
+            p: The norm.
+            p_now: (1,) float32 where the kernels are to read a finite norm when they run, or None.
+        """
         for layer in self.layers:
             assert isinstance(layer, LinfDist)
-            layer.p = p
+            layer.p, layer.p_now = p, p_now

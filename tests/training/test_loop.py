@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop: same bits from the same seed, states to resume from, and what it refuses."""
+"""Whole runs: what they leave behind, states to resume from, and what they refuse."""
 
 from __future__ import annotations
 
@@ -11,121 +11,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training_runs import RECIPE, blobs, one_thread, write_blobs
 
-from linfdeploy.errors import CheckpointError, DatasetError, InputError, KernelError, RecipeError
+from linfdeploy.errors import CheckpointError, DatasetError, InputError, RecipeError
 from linfdeploy.nets.checkpoint import load_checkpoint, load_plain, save_plain
-from linfdeploy.training.data import Dataset
-from linfdeploy.training.loop import Progress, Trainer, train
+from linfdeploy.training.evaluation import Evaluation
+from linfdeploy.training.loop import Progress, _provenance, train
+from linfdeploy.training.place import Place
+from linfdeploy.training.ranks import Ranks
 from linfdeploy.training.recipe import Recipe
 from linfdeploy.training.state import load_state, save_state, state_path
-
-RECIPE = Recipe(
-    name="blobs",
-    dataset="set by the fixture",
-    eps_test=0.05,
-    eps_train=0.1,
-    hidden=(24, 20),
-    epochs=6,
-    batch_size=50,
-    lr=0.03,
-    p_start=8.0,
-    p_end=100.0,
-    p_from_epoch=1,
-    p_until_epoch=4,
-    lambda_start=0.1,
-    lambda_end=0.01,
-    crop_padding=1,
-    seed=11,
-)
-
-
-def blobs(count: int, seed: int) -> Dataset:
-    """Noisy 5x5 images of three classes, each with its own bright columns."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 3, count)
-    images = rng.integers(0, 60, (count, 1, 5, 5)).astype(np.uint8)
-    images[np.arange(count), :, :, labels + 1] += 150
-    return Dataset("blobs", images, labels, 3, (0.2,), 0.25)
+from linfdeploy.training.times import PHASES
+from linfdeploy.training.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    # Several threads wait for each other at every layer, which takes long on a machine that does other things.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with one_thread():
+        yield
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
-    for split, dataset in (("train", blobs(230, 0)), ("test", blobs(90, 1))):
-        np.savez(tmp_path / f"{split}.npz", images=dataset.images, labels=dataset.labels)
-    return replace(RECIPE, dataset=str(tmp_path / "{split}.npz"))
-
-
-def weights_after(recipe: Recipe, epochs: int, threads: int = 1) -> dict[str, torch.Tensor]:
-    torch.set_num_threads(threads)
-    trainer = Trainer(recipe, blobs(230, 0))
-    for _ in range(epochs):
-        trainer.run_epoch()
-    return {**trainer.net.state_dict(), "scale": trainer.scale.detach()}
-
-
-def same_bits(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-class TestBits:
-    def test_the_seed_decides_all_of_them(self) -> None:
-        torch.manual_seed(1)
-        first = weights_after(RECIPE, 6)
-        torch.manual_seed(2)
-        assert same_bits(first, weights_after(RECIPE, 6))
-        assert not same_bits(first, weights_after(replace(RECIPE, seed=12), 6))
-
-    def test_the_number_of_threads_does_not_matter(self) -> None:
-        wide = replace(RECIPE, hidden=(150, 130))
-        assert same_bits(weights_after(wide, 6), weights_after(wide, 6, threads=2))
-
-    def test_the_caller_keeps_its_random_numbers(self) -> None:
-        before = torch.get_rng_state()
-        weights_after(RECIPE, 1)
-        assert torch.equal(torch.get_rng_state(), before)
-
-    @pytest.mark.parametrize("epochs", [1, 3, 5])
-    def test_a_state_goes_on_with_the_same_bits(self, tmp_path: Path, epochs: int) -> None:
-        first = Trainer(RECIPE, blobs(230, 0))
-        for _ in range(epochs):
-            first.run_epoch()
-        save_state(tmp_path / "state", first)
-        second = Trainer(RECIPE, blobs(230, 0))
-        load_state(tmp_path / "state", second)
-        for _ in range(epochs, 6):
-            second.run_epoch()
-        assert same_bits({**second.net.state_dict(), "scale": second.scale.detach()}, weights_after(RECIPE, 6))
-
-
-class TestStart:
-    def test_identity_where_a_layer_does_not_narrow(self) -> None:
-        net = Trainer(replace(RECIPE, hidden=(30, 30, 29)), blobs(9 * 50, 0)).net
-        first, second, third, _ = (layer.weight for layer in net.layers)
-        assert isinstance(first, torch.Tensor)
-        assert isinstance(second, torch.Tensor)
-        assert isinstance(third, torch.Tensor)
-        assert [first[row, row % 25].item() for row in range(30)] == [-10.0] * 30
-        assert (first == -10).sum() == (second == -10).sum() == 30
-        assert (third == -10).sum() == 0
-
-    def test_identity_can_be_left_out(self) -> None:
-        net = Trainer(replace(RECIPE, hidden=(30,), identity_init=0.0), blobs(60, 0)).net
-        assert all(parameter.abs().max() < 6 for parameter in net.parameters())
-
-    def test_the_scale_is_learned_and_no_part_of_the_net(self) -> None:
-        trainer = Trainer(RECIPE, blobs(230, 0))
-        trainer.run_epoch()
-        assert trainer.scale.item() != 1.0
-        assert not any("scale" in name for name in trainer.net.state_dict())
+    return replace(RECIPE, dataset=write_blobs(tmp_path))
 
 
 class TestTrain:
@@ -138,6 +46,8 @@ class TestTrain:
         assert evaluation.certified >= evaluation.certified_margin > 0.8
         assert [progress.epoch for progress in seen] == list(range(1, 21))
         assert (seen[0].dials.p, seen[-1].dials.p) == (8.0, math.inf)
+        assert (seen[0].phase, seen[-1].phase) == ("p = 8", "p = inf")
+        assert list(seen[-1].seconds) == list(PHASES)
         assert seen[0].evaluation is not None
         assert [path.name for path in out.parent.iterdir()] == ["ckpt.pt"]
 
@@ -150,6 +60,20 @@ class TestTrain:
         assert provenance["metrics"] == asdict(evaluation)
         assert set(provenance["versions"]) == {"linfdeploy", "torch", "numpy", "python"}
         assert checkpoint.net.spec.input_shape == (1, 5, 5)
+
+    def test_on_cuda_it_says_how_long_an_epoch_took(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Not on the CPU, where the same recipe gives the same bytes.
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
+        trainer = Trainer(RECIPE, blobs(230, 0))
+        trainer.place = Place(torch.device("cuda", 1), Ranks(0, 4))
+        trainer.times.add("p = inf", 2.5)
+        evaluation = Evaluation(samples=1, eps=0.1, clean=1.0, certified=1.0, certified_margin=1.0)
+        assert _provenance(trainer, evaluation)["metrics"] == {
+            **asdict(evaluation),
+            "seconds_per_epoch": {"p = inf": 2.5},
+            "device": "card 1",
+            "processes": 4,
+        }
 
     @pytest.mark.parametrize(("limit", "expected"), [(2**23, 1), (0, 2)])
     def test_a_small_net_is_trained_on_one_thread(
@@ -177,19 +101,6 @@ class TestTrain:
 
 
 class TestRefusals:
-    def test_a_weight_that_is_not_a_number(self) -> None:
-        trainer = Trainer(RECIPE, blobs(230, 0))
-        with torch.no_grad():
-            next(trainer.net.parameters())[0, 0] = math.nan
-        with pytest.raises(
-            RecipeError, match=r"diverged in epoch 1: (some weights are not finite|the loss is nan) at"
-        ):
-            trainer.run_epoch()
-
-    def test_cuda(self, recipe: Recipe, tmp_path: Path) -> None:
-        with pytest.raises(KernelError, match="the device is 'cuda'; expected 'cpu', where the kernels"):
-            train(recipe, tmp_path / "ckpt.pt", device="cuda")
-
     def test_a_folder_in_the_place_of_the_checkpoint(self, recipe: Recipe, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="is a folder; expected the path of the checkpoint to write"):
             train(recipe, tmp_path)

@@ -111,7 +111,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(recipe: Path, tmp_path: Path
             ["--resume"],
             "error: {out}.state: no such file; expected the state of an interrupted run: omit --resume",
         ),
-        (["--device", "cuda"], "error: the device is 'cuda'; expected 'cpu', where the kernels of training run"),
+        (["--device", "tpu"], "error: the device is 'tpu'; expected 'cpu', 'cuda' or 'cuda:N', where the kernels"),
         (["--set", "speed=1"], "error: recipe {recipe}: unknown field 'speed'; expected among "),
         (["--seed", "-1"], "error: recipe {recipe}: seed is -1; expected 0 to 2^63 - 1"),
         (["--set", "dataset=mnist", "--data-root", "/nowhere"], "in /nowhere/MNIST/raw, /nowhere/raw, /nowhere;"),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The names of all kernels, each the entry of that name in a file of this folder. Their numbers are their
-// places.
+// The names of all kernels, each the entry of that name in a file of this folder.
+// Their numbers are their places.
 #pragma once
 
 // Entry(name, file)

@@ -22,7 +22,7 @@ lp_dist_eight(int32_t batch, int32_t inputs, int32_t outputs, int32_t alignment,
                              matrix_of(w, outputs, inputs, alignment));
 }
 
-LINF_KERNEL(linf::RatioTile::kThreads, 4)
+LINF_KERNEL(linf::RatioTile::kThreads, 3)
 lp_dist_general(int32_t batch, int32_t inputs, int32_t outputs, int32_t alignment, const float* x,
                 const float* w, float p, const float* p_now, const float* scale, float* sum) {
   using namespace linf::device;

@@ -54,8 +54,8 @@ inline TileChoice fastest(std::initializer_list<TileChoice> choices, int64_t bat
   return *best;
 }
 
-// What the addresses of all rows are multiples of: 16, 4 or 1 bytes. The rows of a matrix are `row_bytes`
-// long.
+// What the addresses of all rows are multiples of: 16, 4 or 1 bytes. The rows of a
+// matrix are `row_bytes` long.
 inline int32_t alignment_of(int64_t row_bytes, std::initializer_list<const void*> data) {
   uintptr_t bits = static_cast<uintptr_t>(row_bytes);
   for (const void* address : data) bits |= reinterpret_cast<uintptr_t>(address);

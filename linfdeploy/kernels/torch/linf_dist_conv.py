@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import torch
 
-from linfdeploy.kernels import _cpu
 from linfdeploy.kernels.checks import Pair, window_over
+from linfdeploy.kernels.torch.backends import DEVICES, backend_of
 
 __all__ = ["linf_dist_conv"]
 
 
-@torch.library.custom_op("linfdeploy::linf_dist_conv", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("linfdeploy::linf_dist_conv", mutates_args=(), device_types=DEVICES)
 def _linf_dist_conv(
     x: torch.Tensor,
     w: torch.Tensor,
@@ -23,9 +23,8 @@ def _linf_dist_conv(
     places: Sequence[int],
 ) -> torch.Tensor:
     y = x.new_empty(x.shape[0], w.shape[0], *places)
-    tensors = x.detach().contiguous(), w.detach().contiguous(), y
     moves = _two(stride), _two(padding), _two(dilation)
-    _cpu.linf_dist_conv(*tensors, *moves, torch.get_num_threads())
+    backend_of(x).linf_dist_conv(x.detach().contiguous(), w.detach().contiguous(), *moves, y)
     return y
 
 

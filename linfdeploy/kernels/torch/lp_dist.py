@@ -3,47 +3,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from linfdeploy.kernels import _cpu
-from linfdeploy.kernels.checks import check_pair, check_power
+from linfdeploy.kernels.checks import check_pair, check_power, check_power_now
+from linfdeploy.kernels.torch.backends import DEVICES, backend_of
+from linfdeploy.kernels.torch.gradients import Both, Three, fake_gradients, gradients, of_needed, returned
 
-__all__ = ["lp_dist"]
+__all__ = ["lp_dist", "lp_dist_kind"]
 
 
-@torch.library.custom_op("linfdeploy::lp_dist", mutates_args=(), device_types="cpu")
-def _lp_dist(x: torch.Tensor, w: torch.Tensor, p: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The distances, their largest terms and the sums of powers of ratios to these, which the gradient needs."""
-    y, largest, powers = (x.new_empty(x.shape[0], w.shape[0]) for _ in range(3))
+@torch.library.custom_op("linfdeploy::lp_dist", mutates_args=(), device_types=DEVICES)
+def _lp_dist(
+    x: torch.Tensor, w: torch.Tensor, p: float, p_now: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The distances, their scales and the sums of powers of terms over the scale, which the gradient needs.
+
+    On a CPU the scales are the largest terms; on a GPU they may be 1 where no power overflows.
+    """
+    results = _new_results(x, w)
     rows = x.detach().contiguous(), w.detach().contiguous()
-    _cpu.lp_dist(*rows, p, y, largest, powers, torch.get_num_threads())
-    return y, largest, powers
+    backend_of(x).lp_dist(rows, p, p_now, results)
+    return results
 
 
-@torch.library.custom_op("linfdeploy::lp_dist_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("linfdeploy::lp_dist_backward", mutates_args=(), device_types=DEVICES)
 def _lp_dist_backward(
     x: torch.Tensor,
     w: torch.Tensor,
     p: float,
-    largest: torch.Tensor,
-    powers: torch.Tensor,
-    grad_y: torch.Tensor,
+    p_now: torch.Tensor | None,
+    saved: Sequence[torch.Tensor],
     needed: list[bool],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The gradients of x and w; one that is not needed is empty."""
+    """The gradients of x and w, from scales, sums and the gradient of y; one that is not needed is empty."""
     x, w = x.detach().contiguous(), w.detach().contiguous()
-    grad_x, grad_w = (torch.empty_like(t) if need else None for t, need in zip((x, w), needed, strict=True))
-    saved = largest.contiguous(), powers.contiguous(), grad_y.detach().contiguous()
-    _cpu.lp_dist_backward(x, w, p, *saved, grad_x, grad_w, torch.get_num_threads())
-    return x.new_empty(0) if grad_x is None else grad_x, w.new_empty(0) if grad_w is None else grad_w
+    grads = gradients(x, w, needed)
+    scale, total, grad_y = (tensor.detach().contiguous() for tensor in saved)
+    backend_of(x).lp_dist_backward((x, w), p, p_now, (scale, total, grad_y), grads)
+    return returned(x, grads)
+
+
+def _new_results(x: torch.Tensor, w: torch.Tensor) -> Three:
+    y, scale, total = (x.new_empty(x.shape[0], w.shape[0]) for _ in range(3))
+    return y, scale, total
 
 
 @_lp_dist.register_fake
-def _(x: torch.Tensor, w: torch.Tensor, p: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    y, largest, powers = (x.new_empty(x.shape[0], w.shape[0]) for _ in range(3))
-    return y, largest, powers
+def _(x: torch.Tensor, w: torch.Tensor, p: float, p_now: torch.Tensor | None = None) -> Three:
+    return _new_results(x, w)
 
 
 @_lp_dist_backward.register_fake
@@ -51,38 +61,54 @@ def _(
     x: torch.Tensor,
     w: torch.Tensor,
     p: float,
-    largest: torch.Tensor,
-    powers: torch.Tensor,
-    grad_y: torch.Tensor,
+    p_now: torch.Tensor | None,
+    saved: Sequence[torch.Tensor],
     needed: list[bool],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    # Contiguous, like the kernel's, whatever the layout of x and w.
-    grad_x, grad_w = (t.new_empty(t.shape if need else 0) for t, need in zip((x, w), needed, strict=True))
-    return grad_x, grad_w
+) -> Both:
+    return fake_gradients(x, w, needed)
 
 
-def _save(ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor, float], output: tuple[torch.Tensor, ...]) -> None:
-    x, w, ctx.p = inputs
-    _, largest, powers = output
-    ctx.mark_non_differentiable(largest, powers)
-    ctx.save_for_backward(x, w, largest, powers)
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Three) -> None:
+    x, w, ctx.p, p_now = inputs
+    _, scale, total = output
+    ctx.mark_non_differentiable(scale, total)
+    ctx.save_for_backward(x, w, p_now, scale, total)
 
 
 def _differentiate(
     ctx: Any, grad_y: torch.Tensor, *_: torch.Tensor
-) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
-    x, w, largest, powers = ctx.saved_tensors
+) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
+    x, w, p_now, scale, total = ctx.saved_tensors
     needed = list(ctx.needs_input_grad[:2])
-    grad_x, grad_w = _lp_dist_backward(x, w, ctx.p, largest, powers, grad_y, needed)
-    return grad_x if needed[0] else None, grad_w if needed[1] else None, None
+    grads: Both = _lp_dist_backward(x, w, ctx.p, p_now, [scale, total, grad_y], needed)
+    return *of_needed(grads, needed), None, None
 
 
 _lp_dist.register_autograd(_differentiate, setup_context=_save)
 
 
-def lp_dist(x: torch.Tensor, w: torch.Tensor, p: float) -> torch.Tensor:
+def lp_dist(x: torch.Tensor, w: torch.Tensor, p: float, p_now: torch.Tensor | None = None) -> torch.Tensor:
     """See `linfdeploy.kernels.lp_dist`; differentiable in `x` and `w`."""
     check_pair("lp_dist", x, w)
     check_power("lp_dist", p)
-    y: torch.Tensor = _lp_dist(x, w, p)[0]
+    if p_now is not None:
+        check_power_now("lp_dist", x, p_now)
+    y: torch.Tensor = _lp_dist(x, w, p, p_now)[0]
     return y
+
+
+def lp_dist_kind(p: float) -> int:
+    """Returns which kernels of CUDA compute for this p: those of another p of the same kind.
+
+    A captured CUDA graph that reads p from memory can be replayed as long as the kind of p stays the same.
+
+    Args:
+        p: At least 1 and finite.
+
+    Raises:
+        KernelError: A p that does not fit.
+    """
+    from linfdeploy.kernels import _cuda
+
+    check_power("lp_dist_kind", p)
+    return _cuda.lp_dist_kind(p)

@@ -4,18 +4,16 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from emulated import Emulated, Library, cpu_objects
+from emulated import Emulated, Library, cpu_objects, run
 
 Builds = Callable[[str], Emulated]
 
 # One build for each sanitizer. The one with addresses contracts a * b + c, as nvcc does where it likes to.
-FLAGS = {"": ("-O2",), "address,undefined": ("-O1", "-ffp-contract=fast"), "thread": ("-O1",)}
+FLAGS = {"": ("-O2",), "address,undefined": ("-Og", "-ffp-contract=fast"), "thread": ("-O1",)}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,10 +24,9 @@ def _compiler() -> None:
 
 def _works(sanitizer: str, folder: Path) -> bool:
     (folder / "probe.cpp").write_text("int main() {}\n")
-    command = ["g++", f"-fsanitize={sanitizer}", "-pthread", folder / "probe.cpp", "-o", folder / "probe"]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        return False
-    return subprocess.run([folder / "probe"], capture_output=True, check=False).returncode == 0
+    probe = folder / "probe"
+    linked = run("g++", f"-fsanitize={sanitizer}", "-pthread", folder / "probe.cpp", "-o", probe)
+    return linked.returncode == 0 and run(probe).returncode == 0
 
 
 def _builds(factory: pytest.TempPathFactory, device: Path | None) -> Builds:

@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
 from device_code import ARCHITECTURES, SOURCES, Entry, compile_kernels, count, disassembler, innermost_loop, nvcc
 
 # Registers of a thread, the most over all architectures. More would let fewer blocks share a multiprocessor.
 BUDGET: dict[str, int] = json.loads((Path(__file__).parent / "registers.json").read_text())
 
-pytestmark = pytest.mark.skipif(nvcc() is None, reason="there is no nvcc: install CUDA's toolkit to compile kernels")
+pytestmark = pytest.mark.skipif(
+    nvcc() is None, reason="there is no nvcc: install CUDA's toolkit to compile kernels"
+)
 
 
 class Compiled:
@@ -55,9 +56,7 @@ def test_registers_and_spills(compiled: Compiled, architecture: str) -> None:
     assert sorted(entries) == sorted(BUDGET)
     assert {name: entry.memory for name, entry in entries.items() if entry.memory} == {}
     over = {
-        name: (entry.registers, BUDGET[name])
-        for name, entry in entries.items()
-        if entry.registers > BUDGET[name]
+        name: (entry.registers, BUDGET[name]) for name, entry in entries.items() if entry.registers > BUDGET[name]
     }
     assert over == {}, "registers found and budgeted: see registers.json"
 
@@ -68,7 +67,9 @@ class TestInstructions:
 
     @pytest.mark.parametrize("entry", ["linf_dist_f32_large", "linf_dist_f32_medium"])
     @pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_87", "sm_89", "sm_90", "sm_120"])
-    def test_float32_takes_two_instructions_a_term(self, compiled: Compiled, architecture: str, entry: str) -> None:
+    def test_float32_takes_two_instructions_a_term(
+        self, compiled: Compiled, architecture: str, entry: str
+    ) -> None:
         loop = innermost_loop(compiled.cubin("linf_dist", architecture), entry, "FMNMX")
         terms = 4 * 8 * 8
         assert count(loop, "FADD") == count(loop, "FMNMX") == terms
@@ -76,7 +77,9 @@ class TestInstructions:
         assert len(loop) < 2.2 * terms
 
     @pytest.mark.parametrize("architecture", ["sm_100", "sm_110"])
-    def test_float32_takes_one_and_a_half_with_maxima_of_three(self, compiled: Compiled, architecture: str) -> None:
+    def test_float32_takes_one_and_a_half_with_maxima_of_three(
+        self, compiled: Compiled, architecture: str
+    ) -> None:
         loop = innermost_loop(compiled.cubin("linf_dist", architecture), "linf_dist_f32_large", "FMNMX3")
         terms = 4 * 8 * 8
         assert (count(loop, "FADD"), count(loop, "FMNMX3"), count(loop, "FMNMX")) == (terms, terms / 2, 0)
@@ -93,3 +96,26 @@ class TestInstructions:
         terms = 4 * 4 * 8
         assert (count(loop, "FADD"), count(loop, "FMNMX")) == (2 * terms, 4 * terms)
         assert len(loop) < 6.5 * terms
+
+    @pytest.mark.parametrize("entry", ["lp_dist_eight", "lp_dist_eight_small"])
+    @pytest.mark.parametrize("architecture", ["sm_75", "sm_87", "sm_90", "sm_110"])
+    def test_eighth_powers_take_four(self, compiled: Compiled, architecture: str, entry: str) -> None:
+        loop = innermost_loop(compiled.cubin("lp_dist", architecture), entry, "FFMA")
+        terms = count(loop, "FFMA")
+        assert (count(loop, "FADD"), count(loop, "FMUL")) == (terms, 2 * terms)
+        assert len(loop) < 4.4 * terms
+
+    @pytest.mark.parametrize("architecture", ["sm_75", "sm_87", "sm_90", "sm_110"])
+    def test_powers_take_two_special_functions(self, compiled: Compiled, architecture: str) -> None:
+        loop = innermost_loop(compiled.cubin("lp_dist", architecture), "lp_dist_general", "MUFU")
+        terms = 4 * 4 * 4
+        assert count(loop, "MUFU") == 2 * terms
+        # A multiprocessor takes as long for the two as for sixteen others.
+        assert len(loop) < 8 * terms
+
+    @pytest.mark.parametrize("architecture", ["sm_75", "sm_87", "sm_90", "sm_110"])
+    def test_terms_that_do_not_count_take_two_and_a_half(self, compiled: Compiled, architecture: str) -> None:
+        loop = innermost_loop(compiled.cubin("lp_dist", architecture), "lp_dist_large", "FMNMX")
+        terms = 4 * 8 * 4
+        # With what is done for a term that counts, about 90 instructions.
+        assert len(loop) < 2.5 * terms + 100

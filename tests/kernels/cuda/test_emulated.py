@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from emulated import KERNELS, Emulated, Library, run
 
 Builds = Callable[[str], Emulated]
@@ -28,14 +27,13 @@ test_program.__test__ = False  # type: ignore[attr-defined]
 
 # Random shapes and their largest size. Sanitizers are slow, and see a fault on small shapes as well.
 @pytest.mark.parametrize(
-    ("sanitizer", "shapes", "largest"), [("", 300, 300), ("address,undefined", 60, 150), ("thread", 10, 70)]
+    ("sanitizer", "shapes", "largest"), [("", 300, 300), ("address,undefined", 60, 100), ("thread", 11, 70)]
 )
 def test_kernels(builds: Builds, cpu_kernels: list[Path], sanitizer: str, shapes: int, largest: int) -> None:
     program = test_program(builds(sanitizer), cpu_kernels)
     done = run(program, "--shapes", str(shapes), "--largest", str(largest))
-    print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" 0 failures") == 7
+    assert done.stdout.count(" 0 failures") == 8
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,7 @@ class Fault:
         compiled: The files of the folder `cuda` that the source is part of and that the checks need.
         only: The checks that are to fail.
         sanitizer: Under which they do.
+        shown: What is printed then.
     """
 
     file: str
@@ -57,46 +56,45 @@ class Fault:
     compiled: tuple[str, ...]
     only: str
     sanitizer: str = ""
+    shown: str = "FAILED"
 
 
-TILE, BOUNDS = "include/linf/tile.cuh", ("linf_dist_bounds.cu",)
+RACE, BEYOND = (
+    ("thread", "ThreadSanitizer: data race"),
+    ("address,undefined", "AddressSanitizer: heap-buffer-overflow"),
+)
+TILE, MATRIX, BOUNDS = "include/linf/tile.cuh", "include/linf/matrix.cuh", ("linf_dist_bounds.cu",)
+SLOPES, OF_SLOPES = "include/linf/lp_dist_backward.cuh", ("lp_dist_backward.cu",)
+IN_USE = r"(\bvisit\(shared \+ .*\);\n\s*)__syncthreads\(\);"
 FAULTS = {
     "a stage is read before it is there": Fault(
         TILE, r"(wait_for_copies<1>\(\);\n\s*)__syncthreads\(\);", r"\1", BOUNDS, "linf_dist_bounds"
     ),
-    "a stage is filled while it is read": Fault(
-        TILE, r"(step_stage<Shape>\(.*\);\n\s*)__syncthreads\(\);", r"\1", BOUNDS, "linf_dist_bounds"
-    ),
-    "a stage is filled while it is read, as a race": Fault(
-        TILE, r"(step_stage<Shape>\(.*\);\n\s*)__syncthreads\(\);", r"\1", BOUNDS, "linf_dist_bounds", "thread"
-    ),
+    "a stage is filled while it is read": Fault(TILE, IN_USE, r"\1", BOUNDS, "linf_dist_bounds"),
+    "a stage is filled while it is read, as a race": Fault(TILE, IN_USE, r"\1", BOUNDS, "linf_dist_bounds", *RACE),
     "copies are not waited for": Fault(
         TILE, r"wait_for_copies<1>\(\)", "wait_for_copies<2>()", BOUNDS, "linf_dist_bounds"
     ),
-    "the next stage is not waited for": Fault(
-        TILE, r"word \+ kStageWords < words", "word + 2 * kStageWords < words", BOUNDS, "linf_dist_bounds"
+    "the last stage is left out": Fault(
+        TILE,
+        r"if \(word \+ kStageWords < words\)",
+        "if (word + kStageWords < words - 1)",
+        BOUNDS,
+        "linf_dist_bounds",
     ),
     "one column too many is written": Fault(
-        TILE, r"&& o < w\.rows\) reduction\.finish", "&& o <= w.rows) reduction.finish", BOUNDS, "linf_dist_bounds"
-    ),
-    "one row too many is written": Fault(
         TILE,
-        r"if \(b < x\[0\]\.rows && o",
-        "if (b <= x[0].rows && o",
+        r"&& o < w\.rows\) reduction\.finish",
+        "&& o <= w.rows) reduction.finish",
         BOUNDS,
         "linf_dist_bounds",
-        "address,undefined",
+        *BEYOND,
     ),
     "one row too many is read": Fault(
-        "include/linf/matrix.cuh",
-        r"const bool exists = row < rows;",
-        "const bool exists = row <= rows;",
-        BOUNDS,
-        "linf_dist_bounds",
-        "address,undefined",
+        MATRIX, r"exists = row < rows;", "exists = row <= rows;", BOUNDS, "linf_dist_bounds", *BEYOND
     ),
     "one word too many is read": Fault(
-        "include/linf/matrix.cuh",
+        MATRIX,
         r"exists && \(word \+ k\) \* 4 < row_bytes",
         "exists && (word + k) * 4 <= row_bytes",
         BOUNDS,
@@ -106,9 +104,9 @@ FAULTS = {
         "include/linf/geometry.h",
         r"kStages \* kStageRows \* kRowStride \* 4;",
         "kStages * kStageRows * kRowStride * 4 - 32;",
-        (*BOUNDS, "linf_dist_launcher.cpp"),
+        ("linf_dist_launcher.cpp",),
         "linf_dist_bounds",
-        "address,undefined",
+        shown="copies to outside of the shared memory",
     ),
     "equal places are added to at once": Fault(
         "include/linf/linf_dist.cuh",
@@ -116,10 +114,28 @@ FAULTS = {
         r"\1",
         ("linf_dist_argmax.cu",),
         "linf_dist_backward",
-        "thread",
+        *RACE,
     ),
     "few rows are merged before all are there": Fault(
         "include/linf/rows.cuh", r"__syncthreads\(\);", "", ("linf_dist.cu",), "linf_dist_float32"
+    ),
+    "slopes are summed before all are there": Fault(SLOPES, r"__syncthreads\(\);", "", OF_SLOPES, "lp_dist"),
+    "slopes are summed before all are there, as a race": Fault(
+        SLOPES, r"__syncthreads\(\);", "", OF_SLOPES, "lp_dist", *RACE
+    ),
+    "slopes' operands are not waited for": Fault(
+        SLOPES, r"wait_for_copies<0>\(\)", "wait_for_copies<1>()", OF_SLOPES, "lp_dist"
+    ),
+    "shares of outputs overlap": Fault(
+        SLOPES, r"smaller\(first_output \+ s\.share,", "smaller(first_output + s.share + 1,", OF_SLOPES, "lp_dist"
+    ),
+    "sums lie beyond the shared memory": Fault(
+        "include/linf/lp_geometry.h",
+        r"SearchTile::kSharedBytes \+ kSearchSums \* 4;",
+        "SearchTile::kSharedBytes + kSearchSums * 4 - 4;",
+        ("lp_dist_launcher.cpp",),
+        "lp_dist",
+        *BEYOND,
     ),
 }
 
@@ -147,8 +163,7 @@ def test_a_fault_is_found(name: str, builds: Builds, cpu_kernels: list[Path], tm
     program = test_program(_planted(fault, good, tmp_path), cpu_kernels)
     done = run(program, "--shapes", "30", "--largest", "100", "--only", fault.only)
     assert done.returncode != 0, done.stdout
-    shown = "FAILED" if not fault.sanitizer else "Sanitizer: "
-    assert shown in done.stdout + done.stderr
+    assert fault.shown in done.stdout + done.stderr
 
 
 def test_the_library_has_every_kernel(library: Library, builds: Builds) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from emulated import EMULATOR, Emulated, compile_with, run
 
 Builds = Callable[[str], Emulated]

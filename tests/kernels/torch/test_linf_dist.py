@@ -136,7 +136,7 @@ def test_custom_op_rules(op: str, strided: bool) -> None:
     arguments = {
         "_linf_dist": (x.requires_grad_(), w.requires_grad_()),
         "_linf_dist_argmax": (x, w),
-        "_linf_dist_backward": (x.detach(), w.detach(), index, torch.ones(5, 6)),
+        "_linf_dist_backward": (x.detach(), w.detach(), index, torch.ones(5, 6), [True, False]),
         "_linf_dist_bounds": (x.detach(), x.detach() + 1, w.detach()),
     }[op]
     torch.library.opcheck(getattr(ops, op), arguments)

@@ -92,7 +92,9 @@ def test_custom_op_rules(strided: bool) -> None:
         x, w = x.t().contiguous().t(), w.t().contiguous().t()
     _, largest, powers = ops._lp_dist(x, w, 7.3)
     for needed in ([True, True], [True, False], [False, True]):
-        torch.library.opcheck(ops._lp_dist_backward, (x, w, 7.3, largest, powers, torch.ones(5, 6), needed))
+        torch.library.opcheck(
+            ops._lp_dist_backward, (x, w, 7.3, None, [largest, powers, torch.ones(5, 6)], needed)
+        )
     torch.library.opcheck(ops._lp_dist, (x.requires_grad_(), w.requires_grad_(), 7.3))
 
 

@@ -10,8 +10,8 @@
 //     uint8     2 pairs of halves, 2^10 + n   integers up to 2^11 are halves
 //     int8      as uint8, after + 128
 //
-// Integers are moved to a power of two by pasting its bits in front, a byte permutation, and differ as
-// before.
+// Integers are moved to a power of two by pasting its bits in front, a byte
+// permutation, and differ as before.
 #pragma once
 
 #include "linf/ptx.cuh"

@@ -9,9 +9,9 @@ constexpr int kWarp = 32;
 // Blocks may use this much shared memory on every card without asking for it.
 constexpr int kSharedLimit = 48 * 1024;
 
-// A stage holds so many 32-bit words of each of a tile's rows, in rows of kRowStride words: eight rows that
-// follow each other then begin in eight different groups of four banks, so 16-byte reads never wait for each
-// other.
+// A stage holds so many 32-bit words of each of a tile's rows, in rows of kRowStride words: eight
+// rows that follow each other then begin in eight different groups of four banks, so 16-byte reads
+// never wait for each other.
 constexpr int kStageWords = 16, kRowStride = 20;
 // One stage is computed while the next is copied.
 constexpr int kStages = 2;
@@ -42,8 +42,8 @@ using BoundsTile = Tile<8, 8, 4, 8, 2>;
 constexpr int kFewRows = 8, kRowsOutputs = 4, kRowsThreads = 256;
 constexpr int rows_shared_bytes(int batch) { return kRowsThreads / kWarp * kRowsOutputs * batch * 4; }
 
-// A block scatters one row of gradients; each of its warps owns an equal share of up to kScatterColumns
-// columns.
+// A block scatters one row of gradients; each of its warps owns an equal share of up
+// to kScatterColumns columns.
 constexpr int kScatterThreads = 256, kScatterColumns = kSharedLimit / 4;
 
 }  // namespace linf

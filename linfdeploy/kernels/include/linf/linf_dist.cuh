@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The l_inf distance, its argmax and its gradient on CUDA. Two instructions a term: a subtraction, which the
-// FMA pipe takes, and a maximum with an absolute value, which the ALU pipe takes, 64 lanes a clock and
-// multiprocessor.
+// The l_inf distance, its argmax and its gradient on CUDA. Two instructions a term: a subtraction,
+// which the FMA pipe takes, and a maximum with an absolute value, which the ALU pipe takes, 64 lanes
+// a clock and multiprocessor.
 #pragma once
 
 #include "linf/tile.cuh"

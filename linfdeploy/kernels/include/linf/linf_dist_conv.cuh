@@ -11,8 +11,8 @@
 namespace linf {
 namespace LINF_ISA {
 
-// Row `place` is the window at (image, row, column), word k of it the pixel (channel, row, column) of the
-// window.
+// Row `place` is the window at (image, row, column), word k of it the pixel (channel,
+// row, column) of the window.
 struct Windows {
   const float* images;
   Window window;

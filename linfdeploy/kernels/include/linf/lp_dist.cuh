@@ -4,11 +4,9 @@
 // after it takes the root:
 //
 //     p = 8     scale 1: one pass, four instructions a term. Sums out of range are taken again with the
-//     largest
-//               term as scale.
-//     p < 40    scale is the largest term, which a pass of linf_dist found. The special function unit limits:
-//     two
-//               of its instructions a term, 16 lanes a clock and multiprocessor.
+//               largest term as scale.
+//     p < 40    scale is the largest term, which a pass of linf_dist found. The special function unit
+//               limits: two of its instructions a term, 16 lanes a clock and multiprocessor.
 //     p >= 40   as before, of the terms that count only: a subtraction and a comparison a term.
 //
 // Errors of a sum: added up one by one, n positive terms have at most n 2^-24. p = 8 adds 64 terms to a part

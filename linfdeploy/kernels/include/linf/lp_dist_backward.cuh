@@ -73,41 +73,52 @@ LINF_INLINE void copy_stage(const SlopeSums& s, const SlopePart<Tile>& part, int
   commit_copies();
 }
 
-// The warps' sums of one weight, added in order. Clear leaves zeros behind for the next.
-template <typename Tile, bool Clear>
-LINF_INLINE float sum_of_warps(float* sums) {
-  float total = sums[0];
-#pragma unroll
-  for (int32_t warp = 1; warp < Tile::kWarps; ++warp) total += sums[warp * Tile::kWeights];
-#pragma unroll
-  for (int32_t warp = 0; Clear && warp < Tile::kWarps; ++warp) sums[warp * Tile::kWeights] = 0;
-  return total;
-}
-
 // Adds the warps' sums of a stage to grad_w, which the first rows find uninitialized. What was there before
-// is read at once for all of a thread's weights, but sparse sums are mostly zeros, which are not worth a
-// read.
-template <typename Tile, bool Sparse>
+// is read at once for all of a thread's weights.
+template <typename Tile>
 LINF_INLINE void add_to_weights(const SlopeSums& s, const SlopePart<Tile>& part, bool first, int32_t output,
-                                float* sums) {
+                                const float* sums) {
   constexpr int32_t kTurns = Tile::kWeights / Tile::kThreads, kOutputs = Tile::kThreads / Tile::kInputs;
   const uint32_t thread = recomputed(threadIdx.x);
   const int32_t i = part.input + thread % Tile::kInputs, o = output + thread / Tile::kInputs;
   float* const to = s.grad_w + static_cast<int64_t>(o) * s.inputs + i;
   const int32_t there = i < s.inputs ? part.end_output - o : 0, step = kOutputs * s.inputs;
-  float before[kTurns], total[kTurns];
+  float before[kTurns];
+#pragma unroll
+  for (int32_t turn = 0; turn < kTurns; ++turn)
+    before[turn] = turn * kOutputs < there && !first ? to[static_cast<int64_t>(turn) * step] : 0.0f;
 #pragma unroll
   for (int32_t turn = 0; turn < kTurns; ++turn) {
-    if (Sparse) total[turn] = sum_of_warps<Tile, Sparse>(sums + turn * Tile::kThreads + thread);
-    const bool wanted = turn * kOutputs < there && !first && (!Sparse || total[turn] != 0);
-    before[turn] = wanted ? to[static_cast<int64_t>(turn) * step] : 0.0f;
-  }
+    const float* const from = sums + turn * Tile::kThreads + thread;
+    float total = from[0];
 #pragma unroll
-  for (int32_t turn = 0; turn < kTurns; ++turn) {
-    if (!Sparse) total[turn] = sum_of_warps<Tile, Sparse>(sums + turn * Tile::kThreads + thread);
-    if (turn * kOutputs < there && (!Sparse || first || total[turn] != 0))
-      to[static_cast<int64_t>(turn) * step] = before[turn] - total[turn];
+    for (int32_t warp = 1; warp < Tile::kWarps; ++warp) total += from[warp * Tile::kWeights];
+    if (turn * kOutputs < there) to[static_cast<int64_t>(turn) * step] = before[turn] - total;
   }
+}
+
+// The same where most sums are zeros, which are not worth a read: four weights that follow each other at
+// once. Leaves zeros behind for the next.
+template <typename Tile>
+LINF_INLINE void add_sparse_to_weights(const SlopeSums& s, const SlopePart<Tile>& part, bool first,
+                                       int32_t output, float* sums) {
+  static_assert(Tile::kWeights == 4 * Tile::kThreads, "four weights for each thread");
+  const uint32_t at = recomputed(threadIdx.x) * 4u;
+  const int32_t i = part.input + at % Tile::kInputs, o = output + at / Tile::kInputs;
+  float total[4] = {};
+#pragma unroll
+  for (int32_t warp = 0; warp < Tile::kWarps; ++warp) {
+    float4& of_warp = *reinterpret_cast<float4*>(sums + warp * Tile::kWeights + at);
+    const float4 v = of_warp;
+    of_warp = make_float4(0, 0, 0, 0);
+    total[0] += v.x, total[1] += v.y, total[2] += v.z, total[3] += v.w;
+  }
+  const bool zeros = total[0] == 0 && total[1] == 0 && total[2] == 0 && total[3] == 0;
+  if (o >= part.end_output || (zeros && !first)) return;
+  float* const to = s.grad_w + static_cast<int64_t>(o) * s.inputs + i;
+#pragma unroll
+  for (int32_t v = 0; v < 4; ++v)
+    if (i + v < s.inputs) to[v] = (first ? 0.0f : to[v]) - total[v];
 }
 
 // All of one block. A pass takes a tile of rows in (begin), then each stage (take), and gives grad_x back
@@ -129,9 +140,13 @@ LINF_INLINE void walk(const SlopeSums& s, Pass& pass, float* shared) {
       const int32_t now = k % kStages, other = now ^ 1;
       if (k + 1 < stages)
         copy_stage<Tile, Pass::kPlanes>(s, part, row, part.output(k + 1), shared + other * kStage);
-      if (Pass::kWeights && k)
-        add_to_weights<Tile, Pass::kSparse>(s, part, row == 0, part.output(k - 1),
-                                            sums + other * Tile::kSums);
+      if (Pass::kWeights && k) {
+        float* const before = sums + other * Tile::kSums;
+        if constexpr (Pass::kSparse)
+          add_sparse_to_weights<Tile>(s, part, row == 0, part.output(k - 1), before);
+        else
+          add_to_weights<Tile>(s, part, row == 0, part.output(k - 1), before);
+      }
       if (k < stages) pass.take(shared + now * kStage, sums + now * Tile::kSums);
     }
     pass.end(s, row);

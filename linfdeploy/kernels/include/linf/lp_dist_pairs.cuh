@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the backward pass of the l_p distance computes once for each pair of rows, and the sum of shares of
-// grad_x.
+// What the backward pass of the l_p distance computes once for each pair of rows, and
+// the sum of shares of grad_x.
 #pragma once
 
 #include "linf/lp_dist_sparse.cuh"

@@ -22,8 +22,8 @@ struct ScaledSum {
   float scale, sum;
 };
 
-// The sum for p = 8 with the largest term as scale, by all lanes of a warp side by side; 1 where that is out
-// of range.
+// The sum for p = 8 with the largest term as scale, by all lanes of a warp side by side; 1
+// where that is out of range.
 LINF_INLINE ScaledSum scaled_eighth_sum(int32_t inputs, const float* x, const float* w) {
   const int32_t lane = threadIdx.x % kWarp;
   float largest = 0, sum = 0;

@@ -36,15 +36,15 @@ struct SlopeTile {
   static constexpr int kThreadRows = 8, kThreadInputs = 4, kOutputs = 4;
   static_assert(kThreads % (kWarp * kThreadInputs) == 0, "a thread copies and adds one input's weights");
   static constexpr int kRows = Warps * kThreadRows, kInputs = kWarp * kThreadInputs;
-  // Weights of a stage; one plane of what belongs to a pair of rows; every warp's part of a gradient of
-  // weights.
+  // Weights of a stage; one plane of what belongs to a pair of rows; every warp's
+  // part of a gradient of weights.
   static constexpr int kWeights = kOutputs * kInputs, kPlane = kOutputs * kRows, kSums = Warps * kWeights;
   template <int Planes>
   static constexpr int kStage = kWeights + Planes * kPlane;
 };
 
-// Every term counts: planes are 1/scale and grad_y's factor. The sums of a stage are added up while the next
-// is computed.
+// Every term counts: planes are 1/scale and grad_y's factor. The sums of a stage are added up
+// while the next is computed.
 using DenseSlopes = SlopeTile<8>;
 constexpr int kDensePlanes = 2;
 constexpr int kDenseShared = kStages * (DenseSlopes::kStage<kDensePlanes> + DenseSlopes::kSums) * 4;
@@ -63,8 +63,9 @@ constexpr int padded_batch(int batch) {
 // Pairs that a block prepares: rows side by side, as they are written.
 constexpr int kPairRows = kWarp, kPairOutputs = 8;
 
-// Outputs are cut into so many equal shares, each with a gradient of inputs of its own, that large cards are
-// full five times over; none has less than four stages.
+// Outputs are cut into so many equal shares, each with a gradient of inputs of its own, that a card with two
+// hundred and sixty blocks at a time is full five times over, whatever is left for the last turn. None has
+// less than four stages.
 constexpr int kSlopeBlocks = 1280, kLeastShare = 16, kMostShares = 64;
 constexpr int output_shares(int inputs, int outputs) {
   const int columns = (inputs + DenseSlopes::kInputs - 1) / DenseSlopes::kInputs;
@@ -72,7 +73,8 @@ constexpr int output_shares(int inputs, int outputs) {
   const int shares = wanted < most ? wanted : most;
   return shares < kMostShares ? shares : kMostShares;
 }
-// Outputs of a share, whole stages; the last may have fewer, or none.
+// Outputs of a share, whole stages; the last may have fewer. Rounding up may make
+// fewer shares than asked for.
 constexpr int share_size(int outputs, int shares) {
   constexpr int kStage = DenseSlopes::kOutputs;
   return ((outputs + shares - 1) / shares + kStage - 1) / kStage * kStage;

@@ -2,7 +2,8 @@
 //
 // Powers of ratios on CUDA, for the l_p distance as linf/lp_dist.h defines it. Three kinds of p:
 //
-//     p = 8     by multiplication, each rounded once: the power's relative error is at most 2^-21
+//     p = 8     by multiplication, each rounded once: of d^8 the relative error is at most 2^-21, of a
+//               slope, with the roundings of the ratio, 2^-19
 //     p < 40    2^(e log2 r) by the special function unit
 //     p >= 40   as before, log2 from the exact difference to the largest term
 //
@@ -12,8 +13,8 @@
 //     error of r^p      (ln2 (p - 1) 2^-22 + 2^-22) r^p + rounding: 1/p of it in the distance, below 4e-7
 //     error of r^(p-1)  (ln2 (p - 2) 2^-22 + 2^-22) r^(p-1) + rounding: at most 7e-6, at p = 40
 //
-// for ratios from 1/2 on; smaller ones have |log2 r| times that and a power that shrinks faster, but for p
-// < 3.
+// for ratios from 1/2 on; smaller ones have |log2 r| times that, and a power that shrinks faster, but for
+// p < 3.
 #pragma once
 
 #include "linf/ptx.cuh"

@@ -24,8 +24,8 @@ struct Matrix {
   LINF_INLINE const char* row_at(int32_t row) const { return data + static_cast<int64_t>(row) * row_bytes; }
   LINF_INLINE int32_t words() const { return (row_bytes + 3) / 4; }
 
-  // Copies the words [word, word + 4) of a row to shared memory, in the background if Alignment, that of the
-  // rows, allows.
+  // Copies the words [word, word + 4) of a row to shared memory, in the background if
+  // Alignment, that of the rows, allows.
   template <int32_t Alignment>
   LINF_INLINE void copy_quad(uint32_t* to, int32_t row, int32_t word) const {
     const bool exists = row < rows;

@@ -59,8 +59,8 @@ LINF_INLINE void wait_for_copies() {
 #endif
 }
 
-// 16 bytes that are read once: they take no room in the first-level cache. Not for memory that this kernel
-// writes.
+// 16 bytes that are read once: they take no room in the first-level cache. Not for
+// memory that this kernel writes.
 LINF_INLINE uint4 load_once(const uint4* from) {
   uint4 v;
   asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"

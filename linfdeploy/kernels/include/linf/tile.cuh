@@ -5,9 +5,9 @@
 // before into its Rows x Columns results. A fragment of four words of eight rows of x and eight of w is 16
 // reads for 256 terms, so the arithmetic units, at two instructions a term, are what limits it.
 //
-// A reduction has: Element; State, of one result; start(state, b, o, inside), where a result outside the
-// matrix is computed but not used; step(state, fragments of x, fragment of w, first word); finish(state, b,
-// o).
+// A reduction has: Element; State, of one result; start(state, b, o, inside), where a result
+// outside the matrix is computed but not used; step(state, fragments of x, fragment of w, first
+// word); finish(state, b, o).
 #pragma once
 
 #include "linf/elements.cuh"

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The hardware's approximate functions, as bad as NVIDIA's documentation allows them to be: the true value with an
-// error from the whole allowed band, which the argument's bits choose, so that it is the same in every run.
+// The hardware's approximate functions, as bad as NVIDIA's documentation allows them to be: the
+// true value with an error from the whole allowed band, which the argument's bits choose, so that
+// it is the same in every run.
 #pragma once
 
 #include <cmath>
@@ -31,7 +32,8 @@ constexpr double kAbsoluteBand = 0x1p-22 - 0x1p-25;
 // The series of 2^t = e^(t ln 2); |t| <= 1/2 leaves out less than 1e-9.
 inline double series_of_exp2(double t) {
   const double u = t * 0.69314718055994530942;
-  return 1 + u * (1 + u * (1 / 2. + u * (1 / 6. + u * (1 / 24. + u * (1 / 120. + u * (1 / 720. + u / 5040))))));
+  return 1 +
+         u * (1 + u * (1 / 2. + u * (1 / 6. + u * (1 / 24. + u * (1 / 120. + u * (1 / 720. + u / 5040))))));
 }
 
 // ex2.approx.ftz.f32

@@ -65,8 +65,9 @@ struct Thread {
   uint64_t groups = 0;
 };
 
+// A lane is at one meeting at a time. No memory is taken while threads run: sanitizers watch that too.
 struct Warp {
-  std::vector<std::unique_ptr<Meeting>> meetings;
+  Meeting meetings[kLanes];
 };
 
 // A block's state; kept by a worker, whose stacks serve one block after the other.
@@ -108,7 +109,8 @@ void print(const Block& block, const Thread& thread) {
     if (thread.state == State::kEnded)
       std::fprintf(stderr, " has ended\n");
     else
-      std::fprintf(stderr, " waits in %s at %s:%d\n", thread.place.what, thread.place.file, thread.place.line);
+      std::fprintf(stderr, " waits in %s at %s:%d\n", thread.place.what, thread.place.file,
+                   thread.place.line);
   }
   std::fprintf(stderr, "emulator: deadlock: no thread of the block can go on\n");
   std::abort();
@@ -195,7 +197,8 @@ void run_threads_of(Block& block) {
 void begin_block(Block& block, uint64_t number) {
   const Launch& launch = *block.launch;
   const uint64_t rows = launch.grid.y;
-  blockIdx = {static_cast<uint32_t>(number % launch.grid.x), static_cast<uint32_t>(number / launch.grid.x % rows),
+  blockIdx = {static_cast<uint32_t>(number % launch.grid.x),
+              static_cast<uint32_t>(number / launch.grid.x % rows),
               static_cast<uint32_t>(number / launch.grid.x / rows)};
   block.number = number;
   block.random = (number + 1) * 0x9e3779b97f4a7c15u + launch.seed;
@@ -237,14 +240,13 @@ void check_meeting(const Thread& thread, const Meeting& meeting) {
 
 // The meeting with these lanes, whether or not another lane is there already.
 Meeting& meeting_of(Thread& thread, uint32_t mask) {
-  auto& meetings = thread.block->warps[thread.number / kLanes].meetings;
   Meeting* free = nullptr;
-  for (const auto& meeting : meetings) {
-    if (meeting->unread) continue;  // somebody is still to read what this one brought
-    if (meeting->arrived && meeting->mask == mask) return *meeting;
-    if (!meeting->arrived) free = meeting.get();
+  for (Meeting& meeting : thread.block->warps[thread.number / kLanes].meetings) {
+    if (meeting.unread) continue;  // somebody is still to read what this one brought
+    if (meeting.arrived && meeting.mask == mask) return meeting;
+    if (!meeting.arrived && !free) free = &meeting;
+    if (!meeting.mask) break;  // none after this one was ever used
   }
-  if (!free) free = meetings.emplace_back(std::make_unique<Meeting>()).get();
   free->mask = mask;
   free->nonzero = 0;
   free->place = thread.place;

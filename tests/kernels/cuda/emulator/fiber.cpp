@@ -83,7 +83,8 @@ char* new_stack() {
 
 }  // namespace
 
-Fiber::Fiber(void (*body)()) : body_(body), stack_(new_stack()), bottom_(stack_ + page()), bytes_(kStackBytes) {
+Fiber::Fiber(void (*body)())
+    : body_(body), stack_(new_stack()), bottom_(stack_ + page()), bytes_(kStackBytes) {
 #if EMULATOR_RACES
   race_state_ = __tsan_create_fiber(0);
 #endif

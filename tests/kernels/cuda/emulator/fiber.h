@@ -46,8 +46,8 @@ class Fiber {
 #endif
 };
 
-// What happens before what, for ThreadSanitizer: everything before release(at) is before what follows a later
-// acquire(at).
+// What happens before what, for ThreadSanitizer: everything before release(at) is before what
+// follows a later acquire(at).
 void release(void* at);
 void acquire(void* at);
 

@@ -40,8 +40,8 @@ const char* fault_of(const Entry& entry, const Launch& launch) {
 }
 
 int refused(const Entry& entry, const Launch& launch, const char* fault) {
-  std::fprintf(stderr, "emulator: cannot launch %s with %llu blocks, %llu threads and %u bytes: %s\n", entry.name,
-               static_cast<unsigned long long>(launch.grid.size()),
+  std::fprintf(stderr, "emulator: cannot launch %s with %llu blocks, %llu threads and %u bytes: %s\n",
+               entry.name, static_cast<unsigned long long>(launch.grid.size()),
                static_cast<unsigned long long>(launch.block.size()), launch.shared_bytes, fault);
   return 1;
 }
@@ -90,9 +90,9 @@ void* emulated_function(const char* name) {
   return nullptr;
 }
 
-int emulated_cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
-                            unsigned block_y, unsigned block_z, unsigned shared_bytes, void*, void** arguments,
-                            void**) {
+int emulated_cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                            unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
+                            void*, void** arguments, void**) {
   return emulator::start(*static_cast<const emulator::Entry*>(function), {grid_x, grid_y, grid_z},
                          {block_x, block_y, block_z}, shared_bytes, arguments);
 }

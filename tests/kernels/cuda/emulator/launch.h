@@ -36,7 +36,7 @@ Entry entry(const char* name, void (*function)(Arguments...), uint32_t most_thre
 }
 
 // Defines the entry of a kernel, after its source.
-#define EMULATED_ENTRY(name, most_threads)    \
+#define EMULATED_ENTRY(name, most_threads)      \
   extern const emulator::Entry emulated_##name; \
   const emulator::Entry emulated_##name = emulator::entry(#name, name, most_threads);
 
@@ -45,15 +45,15 @@ Entry entry(const char* name, void (*function)(Arguments...), uint32_t most_thre
 extern "C" {
 struct LinfLauncher;
 
-// How the launches that follow run: the order of threads, what a random one starts with, and how many threads of
-// the system run blocks side by side.
+// How the launches that follow run: the order of threads, what a random one starts with, and how many threads
+// of the system run blocks side by side.
 void emulated_schedule(int order, uint32_t seed, int workers);
 // A launcher of the emulator.
 const LinfLauncher* emulated_launcher(int multiprocessors);
 // The address of a kernel; null where there is none of that name.
 void* emulated_function(const char* name);
 // cuLaunchKernel. Returns 0, or 1 for a launch that the driver would refuse.
-int emulated_cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
-                            unsigned block_y, unsigned block_z, unsigned shared_bytes, void* stream,
-                            void** arguments, void** extra);
+int emulated_cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                            unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
+                            void* stream, void** arguments, void** extra);
 }

@@ -73,8 +73,8 @@ inline float smaller(float a, float b) {
 #define fmaxf(a, b) ::emulator::larger(a, b)
 #define fminf(a, b) ::emulator::smaller(a, b)
 
-#define EMULATOR_MAX_MIN(T)                          \
-  inline T max(T a, T b) { return a > b ? a : b; }   \
+#define EMULATOR_MAX_MIN(T)                        \
+  inline T max(T a, T b) { return a > b ? a : b; } \
   inline T min(T a, T b) { return a < b ? a : b; }
 EMULATOR_MAX_MIN(int)
 EMULATOR_MAX_MIN(unsigned)
@@ -130,8 +130,8 @@ inline int as_short(uint32_t v) { return static_cast<int16_t>(v); }
 
 }  // namespace emulator
 
-#define EMULATOR_PARTS(name, bytes, expression)                                           \
-  inline uint32_t name(uint32_t left, uint32_t right) {                                   \
+#define EMULATOR_PARTS(name, bytes, expression)                                                        \
+  inline uint32_t name(uint32_t left, uint32_t right) {                                                \
     return emulator::each_part<bytes>(left, right, [](uint32_t a, uint32_t b) { return expression; }); \
   }
 EMULATOR_PARTS(__vabsdiffu4, 1, a > b ? a - b : b - a)
@@ -163,7 +163,8 @@ inline unsigned atomicAdd(unsigned* to, unsigned v) { return __atomic_fetch_add(
 template <typename T>
 inline T atomicMax(T* to, T v) {
   T before = __atomic_load_n(to, __ATOMIC_RELAXED);
-  while (before < v && !__atomic_compare_exchange_n(to, &before, v, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  while (before < v &&
+         !__atomic_compare_exchange_n(to, &before, v, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
   }
   return before;
 }

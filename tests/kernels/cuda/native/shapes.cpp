@@ -66,7 +66,8 @@ Operand<uint16_t> halves(Shape& shape, int64_t size) {
 bool expect(bool holds, const char* what, const Shape& shape, const char* more) {
   if (!holds && ++failed <= 20)
     std::printf("FAILED %s%s, shape %u: batch %d, inputs %d, outputs %d, %d multiprocessors\n", what, more,
-                shape.number, shape.n.batch, shape.n.inputs, shape.n.outputs, shape.launcher->multiprocessors);
+                shape.number, shape.n.batch, shape.n.inputs, shape.n.outputs,
+                shape.launcher->multiprocessors);
   return holds;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The emulator's arithmetic against plain definitions: halves bit by bit, approximations within their bands and
-// all over them. Exits with 0 when all hold.
+// The emulator's arithmetic against plain definitions: halves bit by bit, approximations within their bands
+// and all over them. Exits with 0 when all hold.
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -44,12 +44,13 @@ void check_halves() {
   std::mt19937 random(1);
   for (uint32_t half = 0; half < 0x10000; ++half) {
     if ((half & 0x7fff) >= 0x7c00) continue;
-    expect(emulator::float_of_half(static_cast<uint16_t>(half)) == meaning(static_cast<uint16_t>(half)), "float",
-           half);
+    expect(emulator::float_of_half(static_cast<uint16_t>(half)) == meaning(static_cast<uint16_t>(half)),
+           "float", half);
     check_rounding(emulator::float_of_half(static_cast<uint16_t>(half)));
   }
   for (int i = 0; i < 1000000; ++i)
-    check_rounding(std::ldexp(static_cast<float>(static_cast<int32_t>(random())), -static_cast<int>(random() % 62)));
+    check_rounding(
+        std::ldexp(static_cast<float>(static_cast<int32_t>(random())), -static_cast<int>(random() % 62)));
   for (uint32_t i = 0; i + 1 < 0x7c00; ++i) {
     const double middle = (meaning(static_cast<uint16_t>(i)) + meaning(static_cast<uint16_t>(i + 1))) / 2;
     check_rounding(static_cast<float>(middle));
@@ -87,7 +88,8 @@ void check_exp2() {
   }
   band.expect_used("the band of exp2");
   expect(emulator::bad_exp2(-INFINITY) == 0 && emulator::bad_exp2(-126.01f) == 0, "exp2 of much less", -126);
-  expect(emulator::bad_exp2(INFINITY) == INFINITY && emulator::bad_exp2(128) == INFINITY, "exp2 of more", 128);
+  expect(emulator::bad_exp2(INFINITY) == INFINITY && emulator::bad_exp2(128) == INFINITY, "exp2 of more",
+         128);
   expect(std::isnan(emulator::bad_exp2(NAN)), "exp2", NAN);
 }
 

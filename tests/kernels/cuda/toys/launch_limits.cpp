@@ -20,8 +20,8 @@ int launch(unsigned blocks, unsigned threads, unsigned bytes) {
   float* to = y;
   const float* from = x;
   void* arguments[] = {&to, &from};
-  return emulated_cuLaunchKernel(emulated_function("reverse"), blocks, 1, 1, threads, 1, 1, bytes, nullptr, arguments,
-                                 nullptr);
+  return emulated_cuLaunchKernel(emulated_function("reverse"), blocks, 1, 1, threads, 1, 1, bytes, nullptr,
+                                 arguments, nullptr);
 }
 
 }  // namespace

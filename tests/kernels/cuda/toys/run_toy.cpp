@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// run_toy NAME ORDER SEED: two blocks of a toy kernel, on the numbers 0, 1, 2, 0, 1, 2... Prints what it makes.
+// run_toy NAME ORDER SEED: two blocks of a toy kernel, on the numbers 0, 1, 2, 0, 1,
+// 2... Prints what it makes.
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -19,6 +20,7 @@ int main(int, char** given) {
   const int shared_bytes = 2 * kThreads * 4;
   // One float less than would do, for the one that takes one too many.
   const int asked = given[1][0] == 'o' ? kThreads * 4 : shared_bytes;
-  if (emulated_cuLaunchKernel(toy, kBlocks, 1, 1, kThreads, 1, 1, asked, nullptr, arguments, nullptr)) return 3;
+  if (emulated_cuLaunchKernel(toy, kBlocks, 1, 1, kThreads, 1, 1, asked, nullptr, arguments, nullptr))
+    return 3;
   for (int i = 0; i < kSize; ++i) std::printf("%.9g\n", y[i]);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Small kernels, right ones and wrong ones, that show what the emulator finds. Each turns 64 floats of a block
-// into as many.
+// Small kernels, right ones and wrong ones, that show what the emulator finds. Each turns 64 floats of a
+// block into as many.
 #include "linf/ptx.cuh"
 
 namespace linf {
@@ -143,7 +143,8 @@ LINF_KERNEL(kThreads, 1) lanes(float* y, const float* x) {
   const uint32_t half = threadIdx.x & 16 ? 0xffff0000u : 0x0000ffffu;
   const int32_t same = __popc(__match_any_sync(half, v)), positive = __popc(__ballot_sync(half, v > 0));
   const bool any = __any_sync(0xffffffff, v > 100), all = __all_sync(0xffffffff, v >= 0);
-  y[place()] = sum + 1000 * same + 100000 * positive + below / 128 + first / 16384 + (any ? 0.5f : 0) + (all ? 0.25f : 0);
+  y[place()] = sum + 1000 * same + 100000 * positive + below / 128 + first / 16384 + (any ? 0.5f : 0) +
+               (all ? 0.25f : 0);
 }
 
 LINF_KERNEL(kThreads, 1) warp_rotate(float* y, const float* x) {

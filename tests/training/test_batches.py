@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches against the order and the shifts written down again, whole and in shares."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from training_runs import RECIPE, blobs
+
+from linfdeploy.errors import RecipeError
+from linfdeploy.training.batches import Batches, generator_of
+from linfdeploy.training.place import CPU, Place
+from linfdeploy.training.ranks import Ranks
+
+DATA = blobs(230, 0)
+
+
+def share(rank: int, world: int) -> Place:
+    return Place(torch.device("cpu"), Ranks(rank, world))
+
+
+def test_an_epoch_is_what_the_seed_says() -> None:
+    generator = generator_of(RECIPE.seed, 1 + 3)
+    order = torch.randperm(230, generator=generator).tolist()
+    batches = list(Batches(RECIPE, DATA, CPU).of_epoch(3))
+    assert len(batches) == 4
+    for index, (images, labels) in enumerate(batches):
+        chosen = order[index * 50 : (index + 1) * 50]
+        moves = [torch.randint(-1, 2, (50, 1), generator=generator)[:, 0].tolist() for _ in range(2)]
+        padded = np.pad(DATA.images, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+        for row, image in enumerate(images):
+            top, left = 1 + moves[0][row], 1 + moves[1][row]
+            crop = padded[chosen[row], :, top : top + 5, left : left + 5]
+            assert np.array_equal(image.numpy(), crop.astype(np.float32) / np.float32(255))
+        assert labels.tolist() == DATA.labels[chosen].tolist()
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+def test_shares_make_up_the_whole(padding: int) -> None:
+    recipe = replace(RECIPE, crop_padding=padding)
+    whole = list(Batches(recipe, DATA, CPU).of_epoch(1))
+    shares = [list(Batches(recipe, DATA, share(rank, 5)).of_epoch(1)) for rank in range(5)]
+    assert Batches(recipe, DATA, share(0, 5)).size == 10
+    for index, (images, labels) in enumerate(whole):
+        assert torch.equal(images, torch.cat([each[index][0] for each in shares]))
+        assert torch.equal(labels, torch.cat([each[index][1] for each in shares]))
+
+
+@pytest.mark.parametrize(("batch", "world", "fitting"), [(50, 4, 48), (3, 4, 4)])
+def test_a_batch_that_cannot_be_shared_out(batch: int, world: int, fitting: int) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Batches(replace(RECIPE, batch_size=batch), DATA, share(0, world))
+    assert str(caught.value) == (
+        f"batch_size is {batch} for {world} processes; expected a multiple of {world}, so that each has as many "
+        f"images: for example --set batch_size={fitting}"
+    )

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each step of an epoch sees: the same batches from the same seed, on every device and any number of ranks.
+
+The small numbers (order, shifts) are drawn on the CPU for the whole batch and the whole epoch; each rank moves its
+part of them to its device at once, where the images lie already, so that no step waits for a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from linfdeploy.errors import RecipeError
+from linfdeploy.training.augment import draw_shifts, shift, unit_range
+from linfdeploy.training.data import Dataset
+from linfdeploy.training.place import Place
+from linfdeploy.training.recipe import Recipe
+
+__all__ = ["Batches", "generator_of"]
+
+
+class Batches:
+    """The training images, on the device as bytes, and the batches of this rank.
+
+    Attributes:
+        steps: In an epoch.
+    """
+
+    def __init__(self, recipe: Recipe, dataset: Dataset, place: Place) -> None:
+        self._recipe = recipe
+        self._place = place
+        self.steps = len(dataset.labels) // recipe.batch_size
+        if self.steps == 0:
+            raise RecipeError(
+                f"batch_size is {recipe.batch_size}; expected at most the {len(dataset.labels)} training images "
+                f"of {dataset.name}"
+            )
+        _check_shares(recipe.batch_size, place.ranks.world)
+        self._images = torch.from_numpy(dataset.images).to(place.device)
+        self._labels = torch.from_numpy(dataset.labels).to(place.device)
+
+    @property
+    def size(self) -> int:
+        """Images of a step on this rank."""
+        return self._recipe.batch_size // self._place.ranks.world
+
+    def of_epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yields images (size, C, H, W) float32 in [0, 1] and labels (size,) int64, on the device."""
+        orders, shifts = self._draw(epoch)
+        padding = self._recipe.crop_padding
+        for chosen, offsets in zip(orders, shifts, strict=True):
+            yield unit_range(shift(self._images[chosen], offsets, padding)), self._labels[chosen]
+
+    def _draw(self, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the numbers of images (steps, size) and their shifts (steps, 2, size), int64 on the device."""
+        generator = generator_of(self._recipe.seed, 1 + epoch)
+        batch = self._recipe.batch_size
+        orders = torch.randperm(len(self._labels), generator=generator)[: self.steps * batch].view(-1, batch)
+        shifts = [draw_shifts(batch, self._recipe.crop_padding, generator) for _ in orders]
+        mine = slice(self._place.ranks.rank * self.size, (self._place.ranks.rank + 1) * self.size)
+        return orders[:, mine].to(self._place.device), torch.stack(shifts)[:, :, mine].to(self._place.device)
+
+
+def generator_of(seed: int, stream: int) -> torch.Generator:
+    """Returns a generator on the CPU for stream 0, the initial net, or 1 + e, epoch e."""
+    entropy = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]
+    # torch takes seeds up to 2^63 - 1 on every device.
+    return torch.Generator().manual_seed(int(entropy) >> 1)
+
+
+def _check_shares(batch_size: int, world: int) -> None:
+    if batch_size % world:
+        fitting = batch_size - batch_size % world or world
+        raise RecipeError(
+            f"batch_size is {batch_size} for {world} processes; expected a multiple of {world}, so that each has "
+            f"as many images: for example --set batch_size={fitting}"
+        )
