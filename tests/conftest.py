@@ -12,6 +12,8 @@ from hypothesis import settings
 # Before torch starts its OpenMP threads: spinning while they wait, they cost a busy machine most of the run.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+from emulator_builds import Builds, builds_in
+
 from linfdeploy.kernels import _cpu
 
 # A test fails for what is computed, never for how busy the machine is.
@@ -26,3 +28,9 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     _cpu.use(request.param)
     yield request.param
     _cpu.use(before)
+
+
+@pytest.fixture(scope="session")
+def builds(tmp_path_factory: pytest.TempPathFactory) -> Builds:
+    """The CUDA kernels on the emulator, under each sanitizer."""
+    return builds_in(tmp_path_factory)

@@ -69,9 +69,14 @@ class Emulated:
         """A program of these sources, objects that were compiled elsewhere, and the emulated kernels."""
         return self._linked(name, [*self.compiled(sources), *objects])
 
-    def library(self) -> Path:
-        """The shared library of the emulated kernels and what starts them."""
-        return self._linked("libemulated.so", self.compiled(self.launchers()), "-shared")
+    def library(self, name: str = "libemulated.so", sources: Iterable[Path] = ()) -> Path:
+        """The shared library of the emulated kernels, what starts them, and these sources."""
+        return self._linked(name, self.compiled([*self.launchers(), *sources]), "-shared")
+
+    def program_without_kernels(self, name: str, sources: Iterable[Path]) -> Path:
+        """A program of these sources alone."""
+        with ThreadPoolExecutor(JOBS) as pool:
+            return self._linked(name, list(pool.map(self._object, sources)))
 
     def launchers(self) -> list[Path]:
         return sorted(self.device.glob("*launcher*.cpp"))
