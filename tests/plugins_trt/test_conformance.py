@@ -3,51 +3,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from emulated import KERNELS, Emulated, run
+from emulated import Emulated, run
+from trt_headers import HEADERS, HOW, PLUGINS, cuda_headers, version_of
 
 Builds = Callable[[str], Emulated]
-PLUGINS = KERNELS.parents[1] / "plugins_trt"
-CACHE = Path("~/.cache/linfdeploy/tensorrt").expanduser()
-
-HOW = "give TensorRT's folder as TENSORRT_ROOT, or keep its headers in ~/.cache/linfdeploy/tensorrt/include"
-
-
-def header_folders() -> list[Path]:
-    """Folders with TensorRT's headers, each of another release."""
-    given = os.environ.get("TENSORRT_ROOT")
-    roots = [Path(given)] if given else [*sorted(CACHE.glob("v*")), CACHE]
-    found = {version_of(root / "include"): root / "include" for root in roots if version_of(root / "include")}
-    return list(found.values())
-
-
-def version_of(folder: Path) -> str:
-    """The release that the headers are of, such as 10.3; nothing where there are none."""
-    file = folder / "NvInferVersion.h"
-    if not file.exists():
-        return ""
-    # In 11.x the numbers have names of their own.
-    numbers = dict(re.findall(r"#define (\w+) (\w+)", file.read_text()))
-    parts = [numbers.get(f"NV_TENSORRT_{part}", "") for part in ("MAJOR", "MINOR")]
-    return ".".join(numbers.get(part, part) for part in parts)
-
-
-def cuda_headers() -> Path | None:
-    """The folder of CUDA's headers, which TensorRT's include."""
-    compiler = shutil.which("nvcc")
-    roots = [Path(compiler).resolve().parents[1]] if compiler else []
-    roots += [Path("/usr/local/cuda"), *sorted(Path("/usr/local").glob("cuda-*"))]
-    folders = [root / "include" for root in roots if (root / "include" / "cuda_runtime_api.h").exists()]
-    return next(iter(folders), None)
-
-
-HEADERS = header_folders()
 pytestmark = [
     pytest.mark.skipif(not HEADERS, reason=f"there are no headers of TensorRT: {HOW}"),
     pytest.mark.skipif(cuda_headers() is None, reason="there are no headers of CUDA: install its toolkit"),
@@ -77,24 +41,6 @@ def test_all_checks(build: Emulated) -> None:
     assert "results on the host, emulated" in done.stdout
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library, as a user builds it."""
-    folder = tmp_path_factory.mktemp("library")
-    options = f"-DTENSORRT_INCLUDE={HEADERS[0]}", "-DCMAKE_CUDA_ARCHITECTURES=87"
-    for command in (
-        ("cmake", "-S", PLUGINS, "-B", folder, f"-DCMAKE_CUDA_COMPILER={shutil.which('nvcc')}", *options),
-        ("cmake", "--build", folder, "--parallel", "2"),
-    ):
-        done = run(*command)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "liblinfdeploy_tensorrt.so"
-
-
-@pytest.mark.skipif(
-    not (shutil.which("nvcc") and shutil.which("cmake")),
-    reason="there is no nvcc or no cmake to build it",
-)
 class TestLibrary:
     """The library itself, as a user builds it."""
 
