@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -19,6 +20,16 @@ from linfdeploy.kernels import _cpu
 # A test fails for what is computed, never for how busy the machine is.
 settings.register_profile("linfdeploy", deadline=None)
 settings.load_profile("linfdeploy")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps tests that share builds or other fixtures on one worker: a file's, and those of device code."""
+    folder = Path(__file__).parent
+    for item in items:
+        path = item.path.relative_to(folder)
+        emulated = path.parent in {Path("kernels/cuda"), Path("plugins_trt")} and path.stem != "test_compile"
+        item.add_marker(pytest.mark.xdist_group("emulator" if emulated else str(path)))
 
 
 @pytest.fixture(params=_cpu.available())
