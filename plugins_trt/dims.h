@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "linf/geometry.h"
+
 namespace linf::trt {
 
 // The elements of a tensor, or more than an index holds; negative where a dimension is unknown.
@@ -24,5 +26,8 @@ inline bool fits_an_index(const nvinfer1::Dims& dims) {
   const int64_t count = elements(dims);
   return 0 <= count && count <= INT32_MAX;
 }
+
+// Rows of `numbers` of a type that has at most four bytes.
+inline bool fits_a_row(int64_t numbers) { return numbers <= kMostRowBytes / 4; }
 
 }  // namespace linf::trt

@@ -94,8 +94,11 @@ bool LinfDistConvPlugin::fits(const nv::PluginTensorDesc* inputs,
                 "kernel_shape that fits into the padded images, and Y of its places");
     return false;
   }
-  if (fits_an_index(x) && fits_an_index(w) && fits_an_index(y.dims)) return true;
-  log_refusal(kName, "X, W or Y has 2^31 elements or more; expected fewer: make the batch smaller");
+  const bool rows_fit = w.d[0] == 0 || fits_a_row(elements(w) / w.d[0]);
+  if (fits_an_index(x) && fits_an_index(w) && fits_an_index(y.dims) && rows_fit) return true;
+  log_refusal(
+      kName,
+      "X, W or Y has 2^31 elements or more, or filters of 2 GiB; expected fewer: make the batch smaller");
   return false;
 }
 

@@ -43,8 +43,9 @@ bool LinfDistPlugin::fits(const nv::PluginTensorDesc* inputs, const nv::PluginTe
     log_refusal(kName, "X, W, B or Y has another shape than (N, I), (O, I), (O) and (N, O) with I >= 1");
     return false;
   }
-  if (fits_an_index(x) && fits_an_index(w) && fits_an_index(y.dims)) return true;
-  log_refusal(kName, "X, W or Y has 2^31 elements or more; expected fewer: make the batch smaller");
+  if (fits_an_index(x) && fits_an_index(w) && fits_an_index(y.dims) && fits_a_row(w.d[1])) return true;
+  log_refusal(
+      kName, "X, W or Y has 2^31 elements or more, or rows of 2 GiB; expected fewer: make the batch smaller");
   return false;
 }
 

@@ -4,6 +4,7 @@ Triple = tuple[int, int, int]
 Failure = tuple[int, int] | None  # the code and the entry at which a launcher stopped
 
 NOT_LOADED: int
+MAX_ROW_BYTES: int
 
 def entries() -> list[tuple[str, str]]: ...
 def lp_dist_kind(p: float) -> int: ...

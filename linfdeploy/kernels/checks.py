@@ -42,7 +42,8 @@ Pair: TypeAlias = tuple[int, int]
 MAX_WINDOW = 2**16
 # The CUDA kernels count elements, and the bytes of a row, in 32 bits; matrix.cuh rounds the bytes up.
 MAX_ON_CUDA = 2**31 - 1
-MAX_ROW_ON_CUDA = 2**31 - 32
+# As in include/linf/geometry.h.
+MAX_ROW_ON_CUDA = 2**31 - 64
 
 
 @dataclass(frozen=True)

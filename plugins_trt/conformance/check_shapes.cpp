@@ -95,7 +95,12 @@ void check_refused_shapes(Tally& tally, const Library& library) {
                "LinfDist: an unknown batch is refused");
   tally.expect(!taken(*dense, {of({many, many}), of({1, many}), of({1}), of({many, 1})}),
                "LinfDist: too many elements are refused");
+  const int64_t wide = int64_t{1} << 29;
+  tally.expect(!taken(*dense, {of({1, wide}), of({1, wide}), of({1}), of({1, 1})}),
+               "LinfDist: rows of 2 GiB are refused");
   const PluginPtr conv = created(*library.linf_dist_conv, {});
+  tally.expect(!taken(*conv, {of({1, wide, 1, 1}), of({1, wide, 1, 1}), of({1}), of({1, 1, 1, 1})}),
+               "LinfDistConv: filters of 2 GiB are refused");
   tally.expect(taken(*conv, {of({2, 3, 5, 5}), of({4, 3, 2, 2}), of({4}), of({2, 4, 4, 4})}),
                "LinfDistConv: a shape that fits");
   tally.expect(!taken(*conv, {of({2, 2, 5, 5}), of({4, 3, 2, 2}), of({4}), of({2, 4, 4, 4})}),

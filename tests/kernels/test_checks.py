@@ -15,8 +15,8 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from linfdeploy.errors import KernelError
-from linfdeploy.kernels import linf_dist, linf_dist_argmax, linf_dist_bounds, linf_dist_conv, lp_dist
-from linfdeploy.kernels.checks import check_pair, threads_for_numpy
+from linfdeploy.kernels import _cuda, linf_dist, linf_dist_argmax, linf_dist_bounds, linf_dist_conv, lp_dist
+from linfdeploy.kernels.checks import MAX_ROW_ON_CUDA, check_pair, threads_for_numpy
 from linfdeploy.kernels.torch import linf_dist as ops
 from linfdeploy.kernels.torch.lp_dist import lp_dist_kind
 
@@ -202,7 +202,7 @@ def test_too_many_elements_for_cuda(op: str) -> None:
             f"{op}: the result has {2**31} elements; expected at most {most} on CUDA: make the batch smaller"
         ):
             PAIR_OPS[op](_on_cuda(half, 1), _on_cuda(2**15, 1))
-        with _refused(f"{op}: w has rows of {2**31} bytes; expected at most {2**31 - 32} on CUDA: split w"):
+        with _refused(f"{op}: w has rows of {2**31} bytes; expected at most {2**31 - 64} on CUDA: split w"):
             PAIR_OPS[op](_on_cuda(1, 2**29), _on_cuda(1, 2**29))
         # One fewer is taken, and the CPU's kernels count in 64 bits.
         assert PAIR_OPS[op](_on_cuda(half, 2**15 - 1), _on_cuda(1, 2**15 - 1)) is not None
@@ -268,3 +268,10 @@ def test_a_card_finds_the_index_in_the_forward_pass(device: str, monkeypatch: py
         linf_dist(x, w)
         linf_dist(x.detach(), w.requires_grad_())
     assert calls == (["argmax"] * 2 if device == "cuda:0" else [])
+
+
+def test_python_and_kernels_refuse_the_same_rows() -> None:
+    assert MAX_ROW_ON_CUDA == _cuda.MAX_ROW_BYTES
+    # The last stage of a row goes beyond its end: no position there is above 2^31 - 1.
+    stage = 4 * 16
+    assert _cuda.MAX_ROW_BYTES + stage - 1 < 2**31 <= _cuda.MAX_ROW_BYTES + stage

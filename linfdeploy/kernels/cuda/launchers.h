@@ -5,7 +5,8 @@
  * (CUDA's runtime), Python (kernels compiled at run time) and the tests (an emulator).
  *
  * Matrices are row-major and contiguous, on the device: x, lower, upper (batch, inputs); w (outputs, inputs);
- * y and grad_y (batch, outputs). Each has fewer than 2^31 elements, inputs >= 1; nothing is started for an
+ * y and grad_y (batch, outputs). Each has fewer than 2^31 elements and rows of at most
+ * 2^31 - 64 bytes, inputs >= 1; nothing is started for an
  * empty result. Every launcher returns 0, or the code with which `start` failed.
  */
 #pragma once

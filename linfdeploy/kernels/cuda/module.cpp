@@ -22,6 +22,7 @@
 
 #include "entries.h"
 #include "launchers.h"
+#include "linf/geometry.h"
 
 namespace nb = nanobind;
 
@@ -133,6 +134,7 @@ NB_MODULE(_cuda, m) {
   // Cards live as long as the process, as the kernels that were loaded onto them do.
   nb::set_leak_warnings(false);
   m.attr("NOT_LOADED") = kNotLoaded;
+  m.attr("MAX_ROW_BYTES") = linf::kMostRowBytes;
   m.def("entries", &entries);
   m.def("lp_dist_kind", &lp_dist_kind);
   m.def("lp_dist_backward_scratch", [](Triple n) { return lp_dist_backward_scratch_cuda(sizes(n)); });

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from emulated import KERNELS, Emulated, Library, run
+
+from linfdeploy.kernels import linf_dist
 
 Builds = Callable[[str], Emulated]
 NATIVE = Path(__file__).parent / "native"
@@ -34,6 +38,41 @@ def test_kernels(builds: Builds, cpu_kernels: list[Path], sanitizer: str, shapes
     done = run(program, "--shapes", str(shapes), "--largest", str(largest))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(" 0 failures") == 8
+
+
+class Sizes(ctypes.Structure):
+    """LinfSizes of launchers.h."""
+
+    _fields_ = (("batch", ctypes.c_int32), ("inputs", ctypes.c_int32), ("outputs", ctypes.c_int32))
+
+
+Start = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int32, Sizes, ctypes.c_void_p)
+
+
+class Launcher(ctypes.Structure):
+    """LinfLauncher of launchers.h."""
+
+    _fields_ = (("start", Start), ("multiprocessors", ctypes.c_int32), ("tactic", ctypes.c_int32))
+
+
+class TestLaunchers:
+    """The launchers as a C program calls them."""
+
+    def test_a_distance(self, library: Library) -> None:
+        rng = np.random.default_rng(0)
+        x, w, bias, y = (rng.standard_normal(shape, np.float32) for shape in ((9, 21), (5, 21), (5,), (9, 5)))
+        addresses = [ctypes.c_void_p(array.ctypes.data) for array in (x, w, bias, y)]
+        launcher = ctypes.c_void_p(library.handle.emulated_launcher(4))
+        assert library.handle.linf_dist_cuda(launcher, 0, Sizes(9, 21, 5), *addresses) == 0
+        assert y.tobytes() == (linf_dist(x, w) + bias).tobytes()
+
+    @pytest.mark.parametrize("tactic", range(5))
+    def test_a_failure_is_handed_through(self, library: Library, tactic: int) -> None:
+        # A grid is three numbers, as sizes are.
+        launcher = Launcher(Start(lambda *_: 7), 4, tactic)
+        nowhere = [None] * 4
+        assert library.handle.linf_dist_cuda(ctypes.byref(launcher), 0, Sizes(9, 21, 5), *nowhere) == 7
+        assert library.handle.linf_dist_cuda(ctypes.byref(launcher), 0, Sizes(0, 21, 5), *nowhere) == 0
 
 
 @dataclass(frozen=True)

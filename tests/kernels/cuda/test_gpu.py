@@ -14,6 +14,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from operands import pair_on_grid, rows_of_dtype
 
 from linfdeploy.errors import KernelError
 from linfdeploy.kernels import linf_dist, linf_dist_argmax, linf_dist_bounds, linf_dist_conv, lp_dist
@@ -57,18 +58,7 @@ def _cuda(*tensors: torch.Tensor) -> Any:
 
 
 def _pair(seed: int, batch: int = 33, outputs: int = 40, inputs: int = 132) -> tuple[torch.Tensor, torch.Tensor]:
-    # On a grid of 2^-16 differences are exact.
-    generator = torch.Generator().manual_seed(seed)
-    x, w = (torch.randn(rows, inputs, generator=generator) for rows in (batch, outputs))
-    return (x * 2**16).round() / 2**16, (w * 2**16).round() / 2**16
-
-
-def _of_dtype(dtype: str, seed: int, rows: int, inputs: int) -> torch.Tensor:
-    rng = np.random.default_rng(seed)
-    if dtype.startswith("float"):
-        return torch.from_numpy(rng.standard_normal((rows, inputs)).astype(dtype))
-    limits = np.iinfo(dtype)
-    return torch.from_numpy(rng.integers(limits.min, limits.max + 1, (rows, inputs)).astype(dtype))
+    return pair_on_grid(seed, batch, outputs, inputs)
 
 
 def _same_bits(found: torch.Tensor, expected: torch.Tensor) -> None:
@@ -80,7 +70,7 @@ def _same_bits(found: torch.Tensor, expected: torch.Tensor) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("batch", "outputs", "inputs"), SIZES)
 def test_distances(dtype: str, batch: int, outputs: int, inputs: int) -> None:
-    x, w = _of_dtype(dtype, 1, batch, inputs), _of_dtype(dtype, 2, outputs, inputs)
+    x, w = rows_of_dtype(dtype, 1, batch, inputs), rows_of_dtype(dtype, 2, outputs, inputs)
     _same_bits(linf_dist(*_cuda(x, w)), linf_dist(x, w))
 
 

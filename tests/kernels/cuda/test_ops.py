@@ -16,6 +16,7 @@ import oracles
 import pytest
 import torch
 from emulated import Library
+from operands import pair_on_grid, rows_of_dtype
 
 from linfdeploy.kernels import linf_dist, linf_dist_argmax, linf_dist_bounds, linf_dist_conv, lp_dist
 from linfdeploy.kernels.cuda.card import Card
@@ -65,24 +66,13 @@ DTYPES = ["float32", "float16", "int16", "int8", "uint8"]
 
 
 def _pair(seed: int, batch: int = 5, outputs: int = 6, inputs: int = 21) -> tuple[torch.Tensor, torch.Tensor]:
-    # On a grid of 2^-16 differences are exact.
-    generator = torch.Generator().manual_seed(seed)
-    x, w = (torch.randn(rows, inputs, generator=generator) for rows in (batch, outputs))
-    return (x * 2**16).round() / 2**16, (w * 2**16).round() / 2**16
-
-
-def _of_dtype(dtype: str, seed: int, rows: int, inputs: int) -> torch.Tensor:
-    rng = np.random.default_rng(seed)
-    if dtype.startswith("float"):
-        return torch.from_numpy(rng.standard_normal((rows, inputs)).astype(dtype))
-    limits = np.iinfo(dtype)
-    return torch.from_numpy(rng.integers(limits.min, limits.max + 1, (rows, inputs)).astype(dtype))
+    return pair_on_grid(seed, batch, outputs, inputs)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("batch", "outputs", "inputs"), SIZES)
 def test_distances(dtype: str, batch: int, outputs: int, inputs: int) -> None:
-    x, w = _of_dtype(dtype, 1, batch, inputs), _of_dtype(dtype, 2, outputs, inputs)
+    x, w = rows_of_dtype(dtype, 1, batch, inputs), rows_of_dtype(dtype, 2, outputs, inputs)
     expected = linf_dist(x.numpy(), w.numpy())
     found = linf_dist(x, w).numpy()
     assert found.dtype == expected.dtype

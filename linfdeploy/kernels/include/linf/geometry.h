@@ -13,6 +13,9 @@ constexpr int kSharedLimit = 48 * 1024;
 // rows that follow each other then begin in eight different groups of four banks, so 16-byte reads
 // never wait for each other.
 constexpr int kStageWords = 16, kRowStride = 20;
+// Positions in a row are counted in 32 bits, and those of its last stage go beyond its end by less than a
+// stage.
+constexpr int kMostRowBytes = 0x7fffffff - kStageWords * 4 + 1;
 // One stage is computed while the next is copied.
 constexpr int kStages = 2;
 

@@ -4,6 +4,7 @@
 // the end of a row, and rows past the last, read as zeros.
 #pragma once
 
+#include "linf/geometry.h"
 #include "linf/ptx.cuh"
 
 namespace linf {
@@ -16,7 +17,7 @@ struct Quad {
 
 struct Matrix {
   const char* data;
-  // At most 2^31 - 32.
+  // At most kMostRowBytes, so that no position in a stage overflows.
   int32_t row_bytes, rows;
   // What the address of every row of all operands is a multiple of: 16, 4 or 1 bytes.
   int32_t alignment;
