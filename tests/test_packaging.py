@@ -41,6 +41,7 @@ PUBLIC = {
     "linfdeploy.cli": ["main"],
     "linfdeploy.engines": [],
     "linfdeploy.engines.custom_ops": [],
+    "linfdeploy.engines.trt": [],
     "linfdeploy.kernels": ["linf_dist", "linf_dist_argmax", "linf_dist_bounds", "linf_dist_conv", "lp_dist"],
     "linfdeploy.kernels.cuda": [],
     "linfdeploy.kernels.torch": [],
