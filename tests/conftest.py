@@ -14,7 +14,9 @@ from hypothesis import settings
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from emulator_builds import Builds, builds_in
+from trt_headers import HEADERS, shared_libraries, skip_what_cannot_be_built, version_of
 
+from linfdeploy.engines.trt.library import PluginLibrary
 from linfdeploy.kernels import _cpu
 
 # A test fails for what is computed, never for how busy the machine is.
@@ -45,3 +47,17 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 def builds(tmp_path_factory: pytest.TempPathFactory) -> Builds:
     """The CUDA kernels on the emulator, under each sanitizer."""
     return builds_in(tmp_path_factory)
+
+
+@pytest.fixture(scope="session", params=HEADERS or [None], ids=[version_of(folder) for folder in HEADERS] or None)
+def each_plugin_library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PluginLibrary:
+    """The TensorRT plugins' library, built for sm_87 with the headers of each release that there is."""
+    skip_what_cannot_be_built()
+    return shared_libraries(tmp_path_factory)(request.param)
+
+
+@pytest.fixture(scope="session")
+def plugin_library(tmp_path_factory: pytest.TempPathFactory) -> PluginLibrary:
+    """The TensorRT plugins' library, built for sm_87 with the headers of the earliest release that there is."""
+    skip_what_cannot_be_built()
+    return shared_libraries(tmp_path_factory)(HEADERS[0])

@@ -36,11 +36,14 @@ FORMAT = "linfdeploy.tensorrt-plugins/1"
 LEAST_HEADERS = (10, 3)
 RELEASE_NAMES = ("NV_TENSORRT_MAJOR", "NV_TENSORRT_MINOR")
 
+OPTIONS = {"CMAKE_BUILD_TYPE": "Release"}
+
 PLUGINS = Path(linfdeploy.plugins_trt.__file__).parent
 KERNELS = Path(linfdeploy.kernels.__file__).parent
 
 # Where JetPack and Debian's packages, an unpacked release and the tests have TensorRT's headers.
 USUAL_ROOTS = ("/usr", "/usr/local", "/usr/local/tensorrt", "~/.cache/linfdeploy/tensorrt")
+CUDA_ROOT = Path("/usr/local")
 # Whoever sets these would get a library that its place on disk does not tell from others.
 UNWANTED = {"CXXFLAGS", "CUDAFLAGS", "LDFLAGS", "NVCC_APPEND_FLAGS", "NVCC_PREPEND_FLAGS"}
 
@@ -58,7 +61,8 @@ class _Recipe:
 
     def key(self) -> str:
         """A name of its own for all that goes into the library."""
-        digest = hashlib.sha256(repr((self.architecture, self.release, self.version, platform.machine())).encode())
+        named = (self.architecture, self.release, self.version, platform.machine(), OPTIONS)
+        digest = hashlib.sha256(repr(named).encode())
         for path in _sources():
             data = path.read_bytes()
             # With sizes, no two lists of files make one stream of bytes.
@@ -120,7 +124,7 @@ def _move(made: Path, place: Path, damaged: Path) -> None:
 
 def _compile(recipe: _Recipe, folder: Path, log: Path) -> Path:
     options = {
-        "CMAKE_BUILD_TYPE": "Release",
+        **OPTIONS,
         "CMAKE_CUDA_ARCHITECTURES": recipe.architecture,
         "CMAKE_CUDA_COMPILER": recipe.nvcc,
         "KERNELS": KERNELS,
@@ -205,9 +209,9 @@ def _headers(root: Path | None) -> tuple[Path, str]:
     found = next((folder for folder in searched if (folder / "NvInferRuntime.h").is_file()), None)
     if found is None:
         raise EngineError(
-            f"there is no NvInferRuntime.h below {', '.join(map(str, roots))}; expected TensorRT's headers to "
-            "build the plugins with: sudo apt install libnvinfer-headers-dev, or give TensorRT's folder as "
-            "TENSORRT_ROOT"
+            f"there is no include/NvInferRuntime.h in {', '.join(map(str, roots))}; expected TensorRT's "
+            "headers to build the plugins with: sudo apt install libnvinfer-headers-dev, or give TensorRT's "
+            "folder as TENSORRT_ROOT"
         )
     release = _release(found / "NvInferVersion.h")
     if release < LEAST_HEADERS:
@@ -241,13 +245,13 @@ def _cmake() -> Path:
 
 def _nvcc() -> Path:
     """CUDA's compiler, which JetPack does not put on the PATH."""
-    installed = [Path("/usr/local/cuda"), *sorted(Path("/usr/local").glob("cuda-*"), reverse=True)]
+    installed = [CUDA_ROOT / "cuda", *sorted(CUDA_ROOT.glob("cuda-*"), reverse=True)]
     folders = [os.environ.get("PATH", ""), *(str(root / "bin") for root in installed)]
     if found := shutil.which("nvcc", path=os.pathsep.join(folders)):
         return Path(found)
     raise EngineError(
-        "there is no nvcc on the PATH nor in /usr/local/cuda*/bin; expected CUDA's compiler to build the TensorRT "
-        "plugins with: sudo apt install nvidia-jetpack on a Jetson, cuda-toolkit elsewhere"
+        f"there is no nvcc on the PATH nor in {CUDA_ROOT}/cuda*/bin; expected CUDA's compiler to build the "
+        "TensorRT plugins with: sudo apt install nvidia-jetpack on a Jetson, cuda-toolkit elsewhere"
     )
 
 

@@ -209,7 +209,7 @@ def _why_not(path: Path) -> str:
     lacking = [entry for entry in ("getCreators", "setLoggerFinder") if not hasattr(opened, entry)]
     if lacking:
         return f"it does not export {' and '.join(lacking)}; expected {WHAT}"
-    return "it has all that is expected, so TensorRT's own log says why"
+    return "it exports what is expected, so TensorRT's log says why"
 
 
 def _number(word: str) -> int:
