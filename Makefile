@@ -10,9 +10,9 @@ SOURCES := pyproject.toml CMakeLists.txt \
            $(wildcard linfdeploy/kernels/cpu/* linfdeploy/kernels/cuda/*.h linfdeploy/kernels/cuda/*.cpp) \
            $(wildcard linfdeploy/kernels/include/linf/* linfdeploy/engines/custom_ops/*)
 
-# Runtimes of TensorRT for the tests: none needs a GPU to load plugins, and rtx has a parser and a builder. Each lies in
-# a folder of its own, outside the environment, because no two can be loaded in one process.
-RUNTIMES := lean-10.16.1.11 lean-11.4.0.106 rtx-1.7.1.116
+# Runtimes of TensorRT for the tests: none needs a GPU to load plugins, and rtx has a parser and a builder; full is
+# the bindings alone. Each lies in a folder of its own, since no two can be loaded in one process.
+RUNTIMES := lean-10.16.1.11 lean-11.4.0.106 rtx-1.7.1.116 full-10.3.0 full-11.4.0.106
 
 .PHONY: demo test lint format clean
 .DELETE_ON_ERROR:
@@ -61,8 +61,12 @@ $(VENV)/tensorrt.stamp: $(VENV)/build.stamp
 	  to=$(VENV)/tensorrt/$$runtime kind=$${runtime%%-*} version=$${runtime#*-}; \
 	  [ -d $$to ] && continue; \
 	  rm -rf $$to.part; \
-	  $(PIP) install --no-deps --only-binary :all: --retries 1 --target $$to.part \
-	    tensorrt_$${kind}_cu13_libs==$$version tensorrt_$${kind}_cu13_bindings==$$version && \
+	  case $$runtime in \
+	    full-10.3*) wheels=tensorrt_cu12_bindings==$$version;; \
+	    full-*) wheels=tensorrt_cu13_bindings==$$version;; \
+	    *) wheels="tensorrt_$${kind}_cu13_libs==$$version tensorrt_$${kind}_cu13_bindings==$$version";; \
+	  esac; \
+	  $(PIP) install --no-deps --only-binary :all: --retries 1 --target $$to.part $$wheels && \
 	  mv $$to.part $$to || missing="$$missing $$runtime"; \
 	done; \
 	if [ -z "$$missing" ]; then touch $@; \

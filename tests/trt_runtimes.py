@@ -14,7 +14,8 @@ __all__ = ["RUNTIMES", "module_of", "needs_runtime", "run_with", "runtime"]
 
 FOLDER = Path(sys.prefix) / "tensorrt"
 RUNTIMES = ("lean-10", "lean-11", "rtx-1")
-"""What `runtime` is asked for. All have a registry of plugins; rtx has a parser and a builder too."""
+"""Those that have a registry of plugins; rtx has a parser and a builder too. `full-10` and `full-11` are bindings
+without their libraries."""
 
 
 def runtime(name_prefix: str) -> Path | None:

@@ -113,7 +113,7 @@ def _engine_facts(subject: Subject, conformance: ConformanceResult) -> EngineFac
         path=str(subject.path),
         backend=opened.backend,
         precision=graph.net.precision,
-        sha256=graph.sha256,
+        sha256=opened.sha256,
         grid=graph.net.grid,
         form=graph.options.form,
         variant=conformance.rounding.name if conformance.rounding else None,

@@ -38,7 +38,7 @@ def findings(precision: Precision, matched: bool, attack: Attack | None, levels:
     same = ConformanceResult(Conformance(9, 1.0, 0, True, (), {"0": 9}), rounding, ())
     fallen = np.arange(COUNT) % 5 == 0
     graph = DeployedGraph(net, GraphOptions(), (), None, {}, "0" * 64, ModelProto())
-    subject = Subject(Path("m.engine"), OpenedEngine(engine, graph, None, "fake"), None)
+    subject = Subject(Path("m.engine"), OpenedEngine(engine, graph, None, "fake", "0" * 64), None)
     found = Findings(same, certifier, certifier.at(levels), logits, fallen, attack, Lipschitz(0, 0.0, 0.0, ()))
     return subject, TestSet("noise", images, labels.astype(np.int64)), found
 
