@@ -106,7 +106,11 @@ class CudaDouble:
     def cudaMemcpyAsync(self, to: int, source: int, size: int, _kind: int, stream: Stream) -> tuple[Error]:
         if not (self._within(to, size) and self._within(source, size)):
             return (Error.cudaErrorInvalidValue,)
-        stream.add(lambda: ctypes.memmove(to, source, size) and None)
+
+        def copy() -> None:
+            ctypes.memmove(to, source, size)
+
+        stream.add(copy)
         return (Error.cudaSuccess,)
 
     def cudaStreamSynchronize(self, stream: Stream) -> tuple[Error]:

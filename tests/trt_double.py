@@ -23,7 +23,11 @@ from cuda_double import CudaDouble
 from linfdeploy.onnx import linf_dist
 
 MAGIC = b"ftrt"
-ELEMENTS = {onnx.TensorProto.UINT8: np.uint8, onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.INT64: np.int64}
+ELEMENTS: dict[int, Any] = {
+    onnx.TensorProto.UINT8: np.uint8,
+    onnx.TensorProto.FLOAT: np.float32,
+    onnx.TensorProto.INT64: np.int64,
+}
 
 
 class ILogger:
@@ -216,7 +220,8 @@ class Engine:
         return len(self._values)
 
     def get_tensor_name(self, index: int) -> str:
-        return list(self._values)[index]
+        names: list[str] = list(self._values)
+        return names[index]
 
     def get_tensor_dtype(self, name: str) -> int:
         kind: int = self._values[name].type.tensor_type.elem_type

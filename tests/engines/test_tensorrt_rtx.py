@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,17 +42,17 @@ class Built:
 def build(model: Path, engine: Path, options: Sequence[str] = ()) -> Built:
     folder = runtime("rtx-1")
     assert folder is not None
-    command = ("build", model, engine, "--backend", "tensorrt-rtx", *options)
+    command: list[str | Path] = ["build", model, engine, "--backend", "tensorrt-rtx", *options]
     return Built(run_with(folder, COMMAND, *command), engine)
 
 
 def mnist_net(precision: Precision) -> PixelNet:
     """Five layers of MNIST's size, on a grid that floats of 16 bits have too."""
     rng = np.random.default_rng(7)
-    number = np.float16 if precision == "fp16" else np.float32
+    number: Any = np.float16 if precision == "fp16" else np.float32
     layers = tuple(
         PixelLayer(
-            rng.integers(0, 255 * 2**GRID, (outputs, inputs)).astype(np.float32).astype(number) / number(2**GRID),
+            (rng.integers(0, 255 * 2**GRID, (outputs, inputs)) / 2**GRID).astype(number),
             np.zeros(outputs, number),
         )
         for inputs, outputs in pairwise(MNIST_SIZES)
