@@ -174,9 +174,15 @@ class Builder:
             "shapes": config.profiles[0].shapes["image"],
             "plugins": network.plugins,
             "inside": list(config.plugins_to_serialize),
+            "refit": TrtDouble.BuilderFlag.REFIT in config.flags,
         }
-        text = json.dumps(head).encode()
-        return memoryview(MAGIC + len(text).to_bytes(4, "little") + text + network.model.SerializeToString())
+        return memoryview(_plan(head, network.model))
+
+
+def _plan(head: dict[str, Any], model: onnx.ModelProto) -> bytes:
+    text = json.dumps(head).encode()
+    data: bytes = MAGIC + len(text).to_bytes(4, "little") + text + model.SerializeToString()
+    return data
 
 
 class Runtime:
@@ -209,11 +215,16 @@ class Runtime:
 
 class Engine:
     def __init__(self, head: dict[str, Any], model: onnx.ModelProto, log: ILogger) -> None:
-        self._head, self._log = head, log
+        self._head, self._model, self._log = head, model, log
         self._values = {value.name: value for value in (*model.graph.input, *model.graph.output)}
         if not model.functions:
             model.functions.append(linf_dist.function(18))
-        self._session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        self._start()
+
+    def _start(self) -> None:
+        """Takes the model's weights as they are now."""
+        data = self._model.SerializeToString()
+        self._session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
 
     @property
     def num_io_tensors(self) -> int:
@@ -237,10 +248,41 @@ class Engine:
     def create_execution_context(self) -> Context:
         return Context(self)
 
+    @property
+    def refittable(self) -> bool:
+        refittable: bool = self._head["refit"]
+        return refittable
+
+    def serialize(self) -> memoryview:
+        return memoryview(_plan(self._head, self._model))
+
     def create_engine_inspector(self) -> Any:
         layers = [{"Name": name, "LayerType": "PluginV3"} for name in self._head["plugins"]]
         text = json.dumps({"Layers": [*layers, {"Name": "cast", "LayerType": "Reformat"}]})
         return SimpleNamespace(get_engine_information=lambda _format: text)
+
+
+class Refitter:
+    """Exchanges constants by name; those of integers it does not know, as TensorRT folds shapes away."""
+
+    def __init__(self, engine: Engine, _log: ILogger) -> None:
+        self._engine = engine
+        self._given: dict[str, Any] = {}
+
+    def get_all_weights(self) -> list[str]:
+        constants = self._engine._model.graph.initializer
+        return [tensor.name for tensor in constants if tensor.data_type != onnx.TensorProto.INT64]
+
+    def set_named_weights(self, name: str, weights: Any) -> bool:
+        self._given[name] = weights
+        return name in self.get_all_weights()
+
+    def refit_cuda_engine(self) -> bool:
+        for tensor in self._engine._model.graph.initializer:
+            if tensor.name in self._given:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(self._given[tensor.name], tensor.name))
+        self._engine._start()
+        return True
 
 
 class Context:
@@ -301,7 +343,7 @@ class TrtDouble:
     last_config: ClassVar[Config]
     last_context: ClassVar[Context]
 
-    ILogger, Builder, OnnxParser, Runtime = ILogger, Builder, Parser, Runtime
+    ILogger, Builder, OnnxParser, Runtime, Refitter = ILogger, Builder, Parser, Runtime, Refitter
     BuilderFlag = IntEnum("BuilderFlag", ["TF32", "REFIT", "VERSION_COMPATIBLE"])
     HardwareCompatibilityLevel = IntEnum("HardwareCompatibilityLevel", ["NONE", "AMPERE_PLUS"])
     LayerInformationFormat = IntEnum("LayerInformationFormat", ["JSON"])
@@ -313,6 +355,10 @@ class TrtDouble:
     @classmethod
     def get_plugin_registry(cls) -> Registry:
         return cls.registry
+
+    @staticmethod
+    def Weights(array: Any) -> Any:  # noqa: N802 -- TensorRT's name
+        return array
 
     @staticmethod
     def nptype(kind: int) -> Any:
@@ -330,6 +376,7 @@ CLASSES = {
     "Builder": Builder,
     "OnnxParser": Parser,
     "Runtime": Runtime,
+    "Refitter": Refitter,
     "INetworkDefinition": Network,
     "IBuilderConfig": Config,
     "IOptimizationProfile": Profile,

@@ -59,15 +59,23 @@ FILE = click.Path()
 @click.option("--timing-cache", type=FILE, help="TensorRT: a file of timings; a second build is quicker.")
 @click.option("--refit", is_flag=True, default=None, help="TensorRT: an engine whose weights can be exchanged.")
 @click.option("--cuda-graph/--no-cuda-graph", default=None, help="TensorRT: repeated batches as one CUDA graph.")
-def command(model: Path, engine: Path, backend: str | None, **options: Any) -> None:
+@click.option("--refit-from", type=PATH, help="TensorRT: take this engine and exchange its weights for MODEL's.")
+def command(model: Path, engine: Path, backend: str | None, refit_from: Path | None, **options: Any) -> None:
     """Builds ENGINE from the ONNX file MODEL, with a manifest of hashes and versions beside it.
 
     Where this machine can run it, the engine is run once against the bit-exact evaluator before it is written. A
     TensorRT engine also gets the model beside it, which `verify` reads.
     """
-    from linfdeploy.cli.steps import build
+    from linfdeploy.cli.steps import build, refit
 
-    facts, *notes = build(model, engine, backend, parse_options(**options))
+    given = parse_options(**options)
+    if refit_from is None:
+        facts, *notes = build(model, engine, backend, given)
+    elif given or backend:
+        name = next(iter(given), "backend").replace("_", "-")
+        raise click.UsageError(f"--{name} does not go with --refit-from, which keeps the engine's options")
+    else:
+        facts, *notes = refit(model, refit_from, engine)
     click.echo(f"wrote {engine}: {facts}")
     for note in notes:
         click.echo(one_line(note))

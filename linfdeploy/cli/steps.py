@@ -57,14 +57,30 @@ def build(model: Path, engine: Path, backend: str | None, options: dict[str, obj
         LinfDeployError: The model cannot be read, built or written.
     """
     from linfdeploy.engines.build import engine_from_onnx
-    from linfdeploy.engines.custom_ops.library import kernel_note
 
     start = perf_counter()
-    manifest = engine_from_onnx(model, engine, backend, options)
+    return _words_of(engine_from_onnx(model, engine, backend, options), engine, perf_counter() - start)
+
+
+def refit(model: Path, old: Path, engine: Path) -> list[str]:
+    """Gives an engine another model's weights; returns what `build` does.
+
+    Raises:
+        LinfDeployError: The model or the engine cannot be read, refitted or written.
+    """
+    from linfdeploy.engines.build import refitted_engine
+
+    start = perf_counter()
+    return _words_of(refitted_engine(model, old, engine), engine, perf_counter() - start)
+
+
+def _words_of(manifest: Manifest, engine: Path, seconds: float) -> list[str]:
+    from linfdeploy.engines.custom_ops.library import kernel_note
+
     facts = f"{manifest.backend} {manifest.versions[manifest.backend]}, {manifest.precision}; {_checked(manifest)}"
     if manifest.backend == "onnxruntime":
         return [facts, kernel_note(manifest.versions["kernel"])]
-    size, seconds = engine.stat().st_size, perf_counter() - start
+    size = engine.stat().st_size
     return [facts, f"LinfDist runs as {manifest.versions['kernel']}; {size:,} bytes, built in {seconds:.1f} s"]
 
 

@@ -20,7 +20,7 @@ from linfdeploy.errors import EngineError, InputError
 from linfdeploy.files import atomic_write, read_bytes, sha256_of
 from linfdeploy.onnx.read import MAX_BYTES, DeployedGraph, read_graph
 
-__all__ = ["BACKENDS", "OpenedEngine", "engine_from_onnx", "open_engine"]
+__all__ = ["BACKENDS", "OpenedEngine", "engine_from_onnx", "open_engine", "refitted_engine"]
 
 BACKENDS = ("tensorrt", "onnxruntime", "tensorrt-rtx")
 """Backends in the order in which `build` tries them; each is a module of this package."""
@@ -64,9 +64,7 @@ def engine_from_onnx(model: Path, out: Path, backend: str | None, options: Mappi
         InputError: The model cannot be read, or `out` cannot be written.
         EngineError: No backend can run, the graph is not ours, or the backend refuses it.
     """
-    graph = read_graph(model)
-    if graph.departures:
-        raise EngineError(f"{model}: {graph.departures[0]}; expected a graph as exported: export it again")
+    graph = _own_graph(model)
     chosen = _builder(backend)
     if unknown := sorted(set(options) - chosen.OPTIONS):
         taken = ", ".join(sorted(chosen.OPTIONS))
@@ -75,6 +73,33 @@ def engine_from_onnx(model: Path, out: Path, backend: str | None, options: Mappi
     manifest = _manifest(chosen, built, graph, options)
     _write(out, manifest, built.data, None if chosen.FILE_IS_GRAPH else _graph_data(graph))
     return manifest
+
+
+def refitted_engine(model: Path, old: Path, out: Path) -> Manifest:
+    """Gives an engine that was built to be refitted the weights of another model, and writes it as a new one.
+
+    Args:
+        model: An ONNX file that differs in its weights alone from the one that `old` was built from.
+        old: The engine, which stays as it is.
+        out: The new engine.
+
+    Raises:
+        InputError: A file cannot be read or written.
+        EngineError: The backend cannot refit engines, or not this one with this model.
+    """
+    manifest = read_manifest(old)
+    if manifest is None or not hasattr(backend := _backend(manifest.backend), "refit"):
+        found = f"of {manifest.backend}" if manifest else "without a manifest"
+        raise EngineError(f"{old} is an engine {found}; expected one of tensorrt, built with --refit")
+    graph = _own_graph(model)
+    if missing := backend.available():
+        raise EngineError(f"backend {backend.BACKEND} cannot build here: {missing}")
+    data = read_bytes(old, MAX_BYTES, "an engine")
+    _check_plan(old, data, backend, manifest)
+    built = backend.refit(read_graph(_kept_model(old, manifest)), graph, manifest.options, data)
+    fresh = _manifest(backend, built, graph, manifest.options)
+    _write(out, fresh, built.data, _graph_data(graph))
+    return fresh
 
 
 def open_engine(path: Path, options: Mapping[str, Any] | None = None) -> OpenedEngine:
@@ -97,6 +122,13 @@ def open_engine(path: Path, options: Mapping[str, Any] | None = None) -> OpenedE
     graph = read_graph(path if manifest is None or backend.FILE_IS_GRAPH else _kept_model(path, manifest))
     used = {**(manifest.options if manifest else {}), **(options or {})}
     return OpenedEngine(backend.load(graph, used, data), graph, manifest, backend.BACKEND, sha256_of(data))
+
+
+def _own_graph(model: Path) -> DeployedGraph:
+    graph = read_graph(model)
+    if graph.departures:
+        raise EngineError(f"{model}: {graph.departures[0]}; expected a graph as exported: export it again")
+    return graph
 
 
 def _manifest(backend: Backend, built: BuiltEngine, graph: DeployedGraph, options: Mapping[str, Any]) -> Manifest:

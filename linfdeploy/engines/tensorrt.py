@@ -17,21 +17,21 @@ from linfdeploy.engines.trt import device
 from linfdeploy.engines.trt.builder import PlanSource, build_plan
 from linfdeploy.engines.trt.information import engine_layers, kernel_words, ways_of
 from linfdeploy.engines.trt.library import built_library, check_library, load_library, read_library
-from linfdeploy.engines.trt.log import new_log
+from linfdeploy.engines.trt.log import Log, new_log
 from linfdeploy.engines.trt.network import op_nodes
 from linfdeploy.engines.trt.options import OPTIONS, TrtOptions, options_from
+from linfdeploy.engines.trt.refit import exchanged_constants, refit_engine
 from linfdeploy.engines.trt.runtime import PlanEngine, engine_from_plan
 from linfdeploy.errors import EngineError
 from linfdeploy.onnx.read import DeployedGraph
 
-__all__ = ["BACKEND", "FILE_IS_GRAPH", "OPTIONS", "available", "build", "load", "runnable"]
+__all__ = ["BACKEND", "FILE_IS_GRAPH", "OPTIONS", "available", "build", "load", "refit", "runnable"]
 
 BACKEND = "tensorrt"
 FILE_IS_GRAPH = False
 
 LEAST_VERSION = (10, 3)
 AMPERE = 80
-WITHOUT_PLUGINS = {"function": "function body (built without the plugin)", "standard": "standard operators"}
 
 
 def available() -> str | None:
@@ -61,13 +61,24 @@ def build(graph: DeployedGraph, options: Mapping[str, Any]) -> BuiltEngine:
             "the graph is of the form 'op', which only plugins can run, and --plugin is none; expected another "
             "--plugin, or a graph of the form 'function': export it again with --form function"
         )
-    log, gpu = new_log(trt), device.Device()
-    library = _ready(trt, settings, gpu.architecture)
+    log = new_log(trt)
+    library = _ready(trt, settings)
     plan = build_plan(trt, log, PlanSource(graph, settings, library if settings.plugin == "embedded" else None))
-    layers = engine_layers(trt, engine_from_plan(trt, log, plan, host_code=settings.plugin == "embedded"))
-    ways = ways_of(op_nodes(graph), layers)
-    kernel = kernel_words(settings.plugin, ways) if ways else WITHOUT_PLUGINS["standard"]
-    return BuiltEngine(plan, {BACKEND: trt.__version__, "kernel": kernel}, ways or None)
+    return _built(trt, plan, graph, settings, _opened(trt, log, settings, plan))
+
+
+def refit(old: DeployedGraph, new: DeployedGraph, options: Mapping[str, Any], data: bytes) -> BuiltEngine:
+    """Gives a plan that `build` made of `old` the weights of `new`; no tactic is chosen again.
+
+    Raises:
+        EngineError: The graphs differ in more than weights, or the plan cannot be refitted.
+    """
+    constants = exchanged_constants(old, new)
+    trt, settings = _module(), _settings(options, new)
+    log = new_log(trt)
+    engine = _opened(trt, log, settings, data)
+    refit_engine(trt, log, engine, constants)
+    return _built(trt, bytes(engine.serialize()), new, settings, engine)
 
 
 def load(graph: DeployedGraph, options: Mapping[str, Any], data: bytes) -> Engine:
@@ -77,11 +88,8 @@ def load(graph: DeployedGraph, options: Mapping[str, Any], data: bytes) -> Engin
         EngineError: TensorRT refuses it, or its plugin cannot be had here.
     """
     trt, settings = _module(), _settings(options, graph)
-    log, gpu = new_log(trt), device.Device()
-    if settings.plugin == "library":
-        _ready(trt, settings, gpu.architecture)
-    plan = engine_from_plan(trt, log, data, host_code=settings.plugin == "embedded")
-    engine = PlanEngine(trt, plan, log, graph, gpu)
+    log = new_log(trt)
+    engine = PlanEngine(trt, _opened(trt, log, settings, data), log, graph, device.Device())
     engine.versions[BACKEND] = trt.__version__
     return engine if settings.cuda_graph else engine.without_graphs()
 
@@ -90,11 +98,25 @@ def _settings(options: Mapping[str, Any], graph: DeployedGraph) -> TrtOptions:
     return options_from(options, "none" if graph.options.form == "standard" else "library")
 
 
-def _ready(trt: ModuleType, settings: TrtOptions, architecture: int) -> Path | None:
+def _opened(trt: ModuleType, log: Log, settings: TrtOptions, plan: bytes) -> Any:
+    """Returns the engine of a plan; only one with plugins from a library needs anything else."""
+    if settings.plugin == "library":
+        _ready(trt, settings)
+    return engine_from_plan(trt, log, plan, host_code=settings.plugin == "embedded")
+
+
+def _built(trt: ModuleType, plan: bytes, graph: DeployedGraph, settings: TrtOptions, engine: Any) -> BuiltEngine:
+    ways = ways_of(op_nodes(graph), engine_layers(trt, engine))
+    kernel = kernel_words(settings.plugin, ways) if ways else "standard operators"
+    return BuiltEngine(plan, {BACKEND: trt.__version__, "kernel": kernel}, ways or None)
+
+
+def _ready(trt: ModuleType, settings: TrtOptions) -> Path | None:
     """Brings the plugins into TensorRT's registry; returns the library they come from, if it is one."""
-    target = AMPERE if settings.hardware == "ampere+" else architecture
     if settings.plugin == "none":
         return None
+    architecture = device.architecture()
+    target = AMPERE if settings.hardware == "ampere+" else architecture
     if settings.plugin == "aot":
         from linfdeploy.plugins_trt import aot
 

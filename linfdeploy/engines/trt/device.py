@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from linfdeploy.errors import EngineError
 
-__all__ = ["Bytes", "Device", "missing"]
+__all__ = ["Bytes", "Device", "architecture", "missing"]
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -24,18 +24,32 @@ def missing() -> str | None:
     """Returns None where there is a GPU that can be used, else what is missing."""
     if find_spec("cuda") is None or find_spec("cuda.bindings") is None:
         return f"cuda-bindings is not installed: {TO_INSTALL}"
-    try:
-        Device.count()
-    except EngineError as error:
-        return f"there is no GPU that CUDA can use ({error}): run it where there is one"
+    from cuda.bindings import runtime
+
+    code, _ = runtime.cudaGetDeviceCount()
+    if code != runtime.cudaError_t.cudaSuccess:
+        return f"there is no GPU that CUDA can use (CUDA says {code.name}): run it where there is one"
     return None
+
+
+def architecture() -> int:
+    """Returns the current GPU's, such as 87 for compute capability 8.7.
+
+    Raises:
+        EngineError: CUDA does not say.
+    """
+    from cuda.bindings import runtime
+
+    number, names = _value(runtime, runtime.cudaGetDevice()), runtime.cudaDeviceAttr
+    major = _value(runtime, runtime.cudaDeviceGetAttribute(names.cudaDevAttrComputeCapabilityMajor, number))
+    minor = _value(runtime, runtime.cudaDeviceGetAttribute(names.cudaDevAttrComputeCapabilityMinor, number))
+    return 10 * int(major) + int(minor)
 
 
 class Device:
     """The current GPU, with a stream of its own.
 
     Attributes:
-        architecture: Such as 87 for compute capability 8.7.
         stream: The address of the stream, on which everything here runs.
     """
 
@@ -43,28 +57,8 @@ class Device:
         from cuda.bindings import runtime
 
         self._cuda = runtime
-        attribute, number = runtime.cudaDeviceAttr, self._value(runtime.cudaGetDevice())
-        major, minor = (
-            self._value(runtime.cudaDeviceGetAttribute(name, number))
-            for name in (attribute.cudaDevAttrComputeCapabilityMajor, attribute.cudaDevAttrComputeCapabilityMinor)
-        )
-        self.architecture = 10 * int(major) + int(minor)
         self._stream = self._value(runtime.cudaStreamCreate())
         self.stream = int(self._stream)
-
-    @staticmethod
-    def count() -> int:
-        """Returns the number of GPUs, at least 1.
-
-        Raises:
-            EngineError: There is none, or no driver.
-        """
-        from cuda.bindings import runtime
-
-        code, number = runtime.cudaGetDeviceCount()
-        if code != runtime.cudaError_t.cudaSuccess:
-            raise EngineError(f"CUDA says {code.name}")
-        return int(number)
 
     def pinned(self, size: int) -> Bytes:
         """Returns `size` bytes of host memory that the GPU copies from and to without waiting."""
@@ -115,12 +109,21 @@ class Device:
             self._do(self._cuda.cudaFree(address))
 
     def _do(self, result: tuple[Any, ...]) -> None:
-        code = result[0]
-        if code != self._cuda.cudaError_t.cudaSuccess:
-            _, text = self._cuda.cudaGetErrorString(code)
-            words = text.decode() if isinstance(text, bytes) else str(text)
-            raise EngineError(f"CUDA says {code.name}: {words}")
+        _check(self._cuda, result)
 
     def _value(self, result: tuple[Any, ...]) -> Any:
-        self._do(result)
-        return result[1]
+        return _value(self._cuda, result)
+
+
+def _check(runtime: Any, result: tuple[Any, ...]) -> None:
+    """Raises EngineError for what cuda-bindings return when a call fails."""
+    code = result[0]
+    if code != runtime.cudaError_t.cudaSuccess:
+        _, text = runtime.cudaGetErrorString(code)
+        words = text.decode() if isinstance(text, bytes) else str(text)
+        raise EngineError(f"CUDA says {code.name}: {words}")
+
+
+def _value(runtime: Any, result: tuple[Any, ...]) -> Any:
+    _check(runtime, result)
+    return result[1]
