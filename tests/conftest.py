@@ -49,7 +49,7 @@ def builds(tmp_path_factory: pytest.TempPathFactory) -> Builds:
     return builds_in(tmp_path_factory)
 
 
-@pytest.fixture(scope="session", params=HEADERS or [None], ids=[version_of(folder) for folder in HEADERS] or None)
+@pytest.fixture(scope="session", params=HEADERS or [Path()], ids=lambda folder: version_of(folder) or "none")
 def each_plugin_library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PluginLibrary:
     """The TensorRT plugins' library, built for sm_87 with the headers of each release that there is."""
     skip_what_cannot_be_built()
