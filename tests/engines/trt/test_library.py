@@ -161,7 +161,7 @@ class TestRead:
             says(tensorrt="10"),
             says(registration="yes"),
             says().replace("/1", "/2"),
-            f"{says()}\\0{says('90')}",
+            f"{says()}\0{says('90')}",
             f"{says()} and more",
         ],
     )
