@@ -164,9 +164,8 @@ def test_tensorrt_plugins_are_built_from_the_wheel(wheel: zipfile.ZipFile, tmp_p
 def test_tensorrt_plugins_find_the_kernels_in_the_tree(folder: str, tmp_path: Path) -> None:
     """Through the link as well as without."""
     skip_what_cannot_be_built()
-    options = f"-DTENSORRT_INCLUDE={HEADERS[0]}", "-DCMAKE_CUDA_ARCHITECTURES=87"
-    options = *options, f"-DCMAKE_CUDA_COMPILER={shutil.which('nvcc')}"
-    done = _run(_tool("cmake"), "-S", ROOT / folder, "-B", tmp_path, *options)
+    compiler = f"-DCMAKE_CUDA_COMPILER={shutil.which('nvcc')}", "-DCMAKE_CUDA_ARCHITECTURES=87"
+    done = _run(_tool("cmake"), "-S", ROOT / folder, "-B", tmp_path, *compiler, f"-DTENSORRT_INCLUDE={HEADERS[0]}")
     assert done.returncode == 0, done.stderr
     (found,) = re.findall(r"^KERNELS:PATH=(.*)$", (tmp_path / "CMakeCache.txt").read_text(), re.MULTILINE)
     assert Path(found).samefile(ROOT / "linfdeploy" / "kernels")

@@ -105,7 +105,13 @@ def _conv(folder: Path, domain: str = "linfdeploy", **attributes: Any) -> Path:
 
 
 def test_attributes_of_a_convolution_arrive(plugin_library: PluginLibrary, tmp_path: Path) -> None:
-    window = {"kernel_shape": [3, 3], "strides": [2, 1], "pads": [1, 0, 0, 2], "dilations": [1, 2], "group": 1}
+    window: dict[str, Any] = {
+        "kernel_shape": [3, 3],
+        "strides": [2, 1],
+        "pads": [1, 0, 0, 2],
+        "dilations": [1, 2],
+        "group": 1,
+    }
     code, _, log = _parsed(_conv(tmp_path, **window, auto_pad="NOTSET"), plugin_library.path)
     assert CREATED.format(name="LinfDistConv") in log
     assert code == ABORTS

@@ -58,7 +58,7 @@ def test_another_version_or_namespace_is_not_found(folder: Path, plugin_library:
 
 
 def test_the_same_library_is_loaded_once(folder: Path, plugin_library: PluginLibrary, tmp_path: Path) -> None:
-    copy = shutil.copy(plugin_library.path, tmp_path / "copy.so")
+    copy = Path(shutil.copy(plugin_library.path, tmp_path / "copy.so"))
     found, _ = _probed(folder, plugin_library.path, plugin_library.path, copy)
     assert found["answers"] == ["loaded"] * 3
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,40 +86,43 @@ def compiled_library(architecture: int, tensorrt_root: Path | None) -> Path:
     recipe = _Recipe(architecture, headers, release, cmake, nvcc, version)
     place = cache_folder("tensorrt-plugins") / recipe.key()
     if not _is_whole(place):
-        _make(recipe, place)
+        with _alone(place.parent):
+            # Another process may have made it meanwhile.
+            if not _is_whole(place):
+                _make(recipe, place)
     return place / NAME
 
 
-def _make(recipe: _Recipe, place: Path) -> None:
-    """Compiles beside the place, then renames a whole folder to it."""
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits until no other process makes something in this folder."""
+    import fcntl
+
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=place.parent))
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:
         raise InputError(
-            f"cannot write to {place.parent}: {error.strerror}; choose another by LINFDEPLOY_CACHE"
+            f"cannot keep TensorRT plugins in {folder}: {error.strerror}; set LINFDEPLOY_CACHE to a folder that "
+            "you can write to"
         ) from None
-    try:
-        library = _compile(recipe, beside / "build", place.with_suffix(".log")).read_bytes()
-        write_bytes(beside / "made" / NAME, library)
-        write_bytes(beside / "made" / f"{NAME}.json", _manifest(recipe, library))
-        _move(beside / "made", place, beside / "damaged")
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with lock:
+        yield
 
 
-def _move(made: Path, place: Path, damaged: Path) -> None:
-    """Puts a folder in its place, where another process may have been faster or something damaged lies."""
-    for _ in range(2):
-        # A folder that is not empty is not replaced.
-        with suppress(OSError):
-            made.rename(place)
-            return
-        if _is_whole(place):
-            return
-        with suppress(FileNotFoundError):
-            place.rename(damaged)
-    made.rename(place)
+def _make(recipe: _Recipe, place: Path) -> None:
+    """Compiles beside the place, then renames a whole folder to it; what a killed process left is removed."""
+    for left in place.parent.glob(".*.part"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=place.parent) as name:
+        log, made = place.with_suffix(".log"), Path(name) / "made"
+        library = _compile(recipe, Path(name) / "build", log).read_bytes()
+        write_bytes(made / NAME, library)
+        write_bytes(made / f"{NAME}.json", _manifest(recipe, library))
+        shutil.rmtree(place, ignore_errors=True)
+        made.rename(place)
+        log.unlink(missing_ok=True)
 
 
 def _compile(recipe: _Recipe, folder: Path, log: Path) -> Path:

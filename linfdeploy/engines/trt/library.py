@@ -236,5 +236,7 @@ def _words(library: PluginLibrary) -> str:
     words = []
     for word in library.architectures:
         number, _, kind = word.partition("-")
+        if not _number(word):
+            continue
         words += [f"sm_{number}"] * (kind != "virtual") + [f"compute_{number}"] * (kind != "real")
-    return ", ".join(words)
+    return ", ".join(words) or "no GPU"
