@@ -7,14 +7,17 @@ With `m` the exact difference of the two largest logits of the engine, `k` the t
     D  delta     m > 2 k + 4 delta  any engine that rounds as its format does, in any order (see passes/ranges.py)
     I  interval  lower(label) > upper(other) for every other label, over the box, in the engine's own roundings
 
-Each guarantees that no image within the threat gets another label from the engine.
+Each guarantees that no image within the threat gets another label from the engine. `Certifier.at` asks for one
+radius and takes one pass of intervals; `Certifier.radii` has them all, see `radii.py`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -24,6 +27,7 @@ from linfdeploy.engines.base import Images, Logits
 from linfdeploy.engines.reference import ReferenceEngine, Rounding
 from linfdeploy.onnx.passes.ranges import overflow_gap, rounding_error, value_ranges
 from linfdeploy.onnx.pixel_net import PixelNet
+from linfdeploy.verify.radii import CertifiedRadii, Levels, above, largest_levels, margin_radii
 from linfdeploy.verify.threat import box_of
 
 __all__ = [
@@ -33,6 +37,8 @@ __all__ = [
     "certified_by_interval",
     "certified_by_margin",
     "exact_margins",
+    "gaps",
+    "interval_gaps",
     "separated",
 ]
 
@@ -63,7 +69,7 @@ class Certifier:
     def __init__(self, net: PixelNet, rounding: Rounding | None, images: Images, logits: Logits) -> None:
         """Takes the engine's logits (N, K) and the rounding it was found to follow, or None if none matched."""
         self.labels: npt.NDArray[np.int64] = logits.argmax(1)
-        self.delta = rounding_error(net, value_ranges(net))
+        self.delta = _shortened(rounding_error(net, value_ranges(net)))
         self.evaluator = None if rounding is None else ReferenceEngine(net, rounding)
         self._exact = net.precision == "exact"
         # Where a value may overflow, no bound on rounding errors holds.
@@ -79,10 +85,29 @@ class Certifier:
             delta=certified_by_margin(self._margins, levels, self.delta) & self._bounded,
         )
 
+    @cached_property
+    def radii(self) -> CertifiedRadii:
+        """How far each certificate reaches, sample by sample; intervals take a few passes over open samples."""
+        exact = margin_radii(self._margins, Fraction(0)) if self._exact else None
+        delta = margin_radii(self._margins if self._bounded else [Fraction(0)] * len(self._margins), self.delta)
+        return CertifiedRadii(exact, delta, self._interval_levels(exact))
+
     def _interval(self, levels: int) -> Flags | None:
         if self.evaluator is None:
             return None
         return certified_by_interval(self.evaluator, self._images, self.labels, levels)
+
+    def _interval_levels(self, exact: list[Fraction] | None) -> Levels | None:
+        if self.evaluator is None:
+            return None
+        # In exact arithmetic intervals are never weaker than margins: T8 (b).
+        known = [-1] * len(self._images) if exact is None else map(above, exact)
+        margins = np.array([float(margin) for margin in self._margins])
+        return largest_levels(self._gaps, margins, np.fromiter(known, np.int64, len(self._images)))
+
+    def _gaps(self, indices: Levels, levels: Levels) -> npt.NDArray[np.float64]:
+        assert self.evaluator is not None
+        return interval_gaps(self.evaluator, self._images[indices], self.labels[indices], levels)
 
 
 def exact_margins(logits: Logits) -> list[Fraction]:
@@ -118,21 +143,48 @@ def certified_by_interval(
         labels: (N,) the engine's labels.
         levels: The threat, in pixels.
     """
-    flags = [
-        separated(*evaluator.bounds(*box_of(images[i : i + CHUNK], levels)), labels[i : i + CHUNK])
-        for i in range(0, len(images), CHUNK)
-    ]
-    return np.concatenate(flags)
+    flags: Flags = interval_gaps(evaluator, images, labels, np.full(len(images), levels)) > 0
+    return flags
+
+
+def interval_gaps(
+    evaluator: ReferenceEngine, images: Images, labels: npt.NDArray[np.int64], levels: Levels
+) -> npt.NDArray[np.float64]:
+    """Returns, (N,), by how much the label's lower end exceeds every other upper end over each image's box.
+
+    Args:
+        evaluator: With the roundings that the engine was found to follow.
+        images: (N, C, H, W) uint8.
+        labels: (N,) the engine's labels.
+        levels: (N,) radius of each image's box, in pixels.
+    """
+    parts = [slice(i, i + CHUNK) for i in range(0, len(images), CHUNK)]
+    return np.concatenate(
+        [gaps(*evaluator.bounds(*box_of(images[part], levels[part])), labels[part]) for part in parts]
+    )
+
+
+def gaps(lower: Logits, upper: Logits, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Returns the label's lower end less the largest other upper end, (N,); its sign is exact.
+
+    Two infinite ends give `-inf`: they separate nothing.
+    """
+    rows = np.arange(len(labels))
+    others = upper.copy()
+    others[rows, labels] = -np.inf
+    with np.errstate(invalid="ignore"):
+        # Two different float32 never have the difference 0 in float64.
+        gap = lower[rows, labels].astype(np.float64) - others.max(1)
+    return np.where(np.isnan(gap), -np.inf, gap)
 
 
 def separated(lower: Logits, upper: Logits, labels: npt.NDArray[np.int64], slack: float = 0.0) -> Flags:
     """Returns where the label's lower end is above every other label's upper end by more than `slack`."""
-    rows = np.arange(len(labels))
-    others = upper.copy()
-    others[rows, labels] = -np.inf
     # The difference of two float32 is rounded in float64, by far less than any slack that is not zero.
-    with np.errstate(invalid="ignore"):
-        # Two infinite ends give NaN, which separates nothing.
-        gap = lower[rows, labels].astype(np.float64) - others.max(1)
-    flags: Flags = gap > slack
+    flags: Flags = gaps(lower, upper, labels) > slack
     return flags
+
+
+def _shortened(delta: Fraction) -> Fraction:
+    """Rounds a bound up to a multiple of 2^-48 pixel, so that radii can be read."""
+    return Fraction(math.ceil(delta * 2**48), 2**48)

@@ -17,6 +17,7 @@ __all__ = [
     "Attack",
     "AuditReport",
     "Certified",
+    "ClassResult",
     "Conformance",
     "Curve",
     "EngineFacts",
@@ -103,6 +104,27 @@ class Certified:
     reference: float | None
     reference_margin: float | None
     same_set: bool | None = None
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """The figures of one class: fractions of the samples that have its label.
+
+    Attributes:
+        label: The class.
+        samples: How many have it, at least 1.
+        clean: Classified correctly.
+        exact: Correct and certified; None where the certificate does not apply. Likewise the others.
+        interval: By certificate I.
+        delta: By certificate D.
+    """
+
+    label: int
+    samples: int
+    clean: float
+    exact: float | None
+    interval: float | None
+    delta: float | None
 
 
 @dataclass(frozen=True)
@@ -216,6 +238,9 @@ class SampleRow:
         interval: Certificate I.
         delta: Certificate D.
         attacked: Whether an attack changed a right prediction to a wrong one; None where none was tried.
+        radius_exact: Certificate E holds for radii strictly below this, in pixels, as `str(Fraction)`: "51/2".
+        radius_interval: Certificate I holds for radii up to this many levels; -1 for none.
+        radius_delta: Certificate D holds for radii strictly below this, in pixels, as `str(Fraction)`.
     """
 
     index: int
@@ -226,6 +251,9 @@ class SampleRow:
     interval: bool | None
     delta: bool | None
     attacked: bool | None
+    radius_exact: str | None = None
+    radius_interval: int | None = None
+    radius_delta: str | None = None
 
 
 @dataclass(frozen=True)
@@ -247,6 +275,7 @@ class AuditReport:
         conformance: The engine against the evaluator.
         lipschitz: The engine against the property that the certificates rest on.
         curve: Certified accuracy for other radii.
+        classes: One for each class that has samples, by label.
         assumptions: What each certificate assumes, in words, by its field name in `certified`.
         violations: Why the verdict is `fail`; empty for `pass`.
         rows: One for each sample.
@@ -270,6 +299,7 @@ class AuditReport:
     assumptions: Mapping[str, str]
     violations: tuple[Violation, ...]
     rows: tuple[SampleRow, ...] = field(repr=False)
+    classes: tuple[ClassResult, ...] = ()
     schema: str = SCHEMA
 
     @property

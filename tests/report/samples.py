@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from fractions import Fraction
 
 from linfdeploy.report.model import (
     Accuracy,
     Attack,
     AuditReport,
     Certified,
+    ClassResult,
     Conformance,
     Curve,
     EngineFacts,
@@ -51,6 +53,7 @@ def passing(samples: int = 449) -> AuditReport:
         },
         violations=(),
         rows=rows,
+        classes=_classes(rows),
     )
 
 
@@ -150,13 +153,26 @@ def _rows(samples: int) -> tuple[SampleRow, ...]:
     return tuple(_row(index, dice) for index in range(samples))
 
 
+def _classes(rows: tuple[SampleRow, ...]) -> tuple[ClassResult, ...]:
+    groups = {label: tuple(row for row in rows if row.label == label) for label in range(10)}
+    return tuple(
+        ClassResult(label, len(of), _share(of, "label"), _share(of, "exact"), _share(of, "interval"), None)
+        for label, of in groups.items()
+        if of
+    )
+
+
 def _row(index: int, dice: random.Random) -> SampleRow:
     margin = round(dice.gauss(93, 34) * 4096) / 4096
     label, right = dice.randrange(10), margin > 0
     exact = margin > 2 * RADIUS
     interval = exact or (right and margin > 1.8 * RADIUS)
     attacked = right and not interval and dice.random() < 0.55
-    return SampleRow(index, label, label if right else (label + 1) % 10, margin, exact, interval, None, attacked)
+    radius = str(Fraction(max(margin, 0.0)) / 2)
+    predicted = label if right else (label + 1) % 10
+    return SampleRow(
+        index, label, predicted, margin, exact, interval, None, attacked, radius, int(margin / 1.8), None
+    )
 
 
 def _share(rows: tuple[SampleRow, ...], what: str) -> float:
