@@ -4,10 +4,10 @@
 Guarantees, for every sample and every whole number `k` of levels, clipped boxes included:
 
     E, D   radius > k, strictly   exactly where `margin > 2 k` and `margin > 2 k + 4 delta`
-    I      level >= k             the box of k levels lies in one that was evaluated and separated
+    I, J   level >= k             the box of k levels lies in one that was evaluated and separated
 
-A radius of E or D is an exact rational. A level of I is the largest that holds, between -1, where the label ties
-at the image itself, and 255.
+A radius of E or D is an exact rational. A level of I or J is the largest that holds, between -1, where the label
+ties at the image itself, and 255.
 """
 
 from __future__ import annotations
@@ -40,17 +40,19 @@ class CertifiedRadii:
         exact: Of E, in pixels; holds for radii strictly below.
         delta: Of D, likewise.
         interval: (N,) int64, of I: the largest number of levels that holds, -1 for none.
+        joint: (N,) int64, of J, likewise; nowhere below `interval`.
     """
 
     exact: list[Fraction] | None
     delta: list[Fraction]
     interval: Levels | None
+    joint: Levels | None
 
     def curve(self, name: str, levels: Sequence[int]) -> npt.NDArray[np.bool_] | None:
         """Returns where a certificate holds at each radius, (len(levels), N); None where it does not apply.
 
         Args:
-            name: `exact`, `delta` or `interval`.
+            name: `exact`, `delta`, `interval` or `joint`.
             levels: Radii in whole pixels.
         """
         radii: list[Fraction] | Levels | None = getattr(self, name)

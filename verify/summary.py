@@ -152,6 +152,7 @@ def _certified(
         reference=interval,
         reference_margin=margin,
         same_set=same,
+        joint=_share(flags.joint, correct),
     )
 
 
@@ -167,7 +168,9 @@ def _curve(radii: CertifiedRadii, correct: Flags, levels: int) -> Curve:
         flags = radii.curve(name, at)
         return None if flags is None else tuple((flags & correct).mean(1).tolist())
 
-    return Curve(tuple(float(value) for value in at), series("exact"), series("interval"), series("delta"))
+    return Curve(
+        tuple(float(value) for value in at), series("exact"), series("interval"), series("delta"), series("joint")
+    )
 
 
 def _classes(data: TestSet, flags: CertifiedFlags, correct: Flags) -> Iterator[ClassResult]:
@@ -179,7 +182,10 @@ def _classes(data: TestSet, flags: CertifiedFlags, correct: Flags) -> Iterator[C
 
         clean = float(correct[of].mean())
         yield ClassResult(
-            label, int(of.sum()), clean, share(flags.exact), share(flags.interval), share(flags.delta)
+            label,
+            int(of.sum()),
+            clean,
+            *(share(held) for held in (flags.exact, flags.interval, flags.delta, flags.joint)),
         )
 
 
@@ -205,6 +211,8 @@ def _rows(data: TestSet, found: Findings) -> tuple[SampleRow, ...]:
             radius_exact=None if radii.exact is None else str(radii.exact[index]),
             radius_interval=None if radii.interval is None else int(radii.interval[index]),
             radius_delta=str(radii.delta[index]),
+            joint=flag(found.flags.joint, index),
+            radius_joint=None if radii.joint is None else int(radii.joint[index]),
         )
         for index, label in enumerate(data.labels)
     )

@@ -94,8 +94,9 @@ class Accuracy:
 class Certified:
     """Fractions of samples that are correct and certified.
 
-    `exact`, `interval` and `delta` are about the engine; `reference` (interval) and `reference_margin` about the
-    checkpoint before deployment; `same_set`: do intervals certify the very same samples before and after?
+    `exact`, `interval`, `delta` and `joint` are about the engine; `reference` (interval) and `reference_margin`
+    about the checkpoint before deployment; `same_set`: do intervals certify the very same samples before and
+    after?
     """
 
     exact: float | None
@@ -104,6 +105,7 @@ class Certified:
     reference: float | None
     reference_margin: float | None
     same_set: bool | None = None
+    joint: float | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ class ClassResult:
         exact: Correct and certified; None where the certificate does not apply. Likewise the others.
         interval: By certificate I.
         delta: By certificate D.
+        joint: By certificate J.
     """
 
     label: int
@@ -125,6 +128,7 @@ class ClassResult:
     exact: float | None
     interval: float | None
     delta: float | None
+    joint: float | None = None
 
 
 @dataclass(frozen=True)
@@ -206,6 +210,7 @@ class Curve:
     exact: tuple[float, ...] | None
     interval: tuple[float, ...] | None
     delta: tuple[float, ...] | None
+    joint: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -241,6 +246,8 @@ class SampleRow:
         radius_exact: Certificate E holds for radii strictly below this, in pixels, as `str(Fraction)`: "51/2".
         radius_interval: Certificate I holds for radii up to this many levels; -1 for none.
         radius_delta: Certificate D holds for radii strictly below this, in pixels, as `str(Fraction)`.
+        joint: Certificate J.
+        radius_joint: Certificate J holds for radii up to this many levels; -1 for none.
     """
 
     index: int
@@ -254,6 +261,8 @@ class SampleRow:
     radius_exact: str | None = None
     radius_interval: int | None = None
     radius_delta: str | None = None
+    joint: bool | None = None
+    radius_joint: int | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ from linfdeploy.report.model import SampleRow
 FLAGS = st.none() | st.booleans()
 RADII = st.none() | st.fractions(0, 255).map(str)
 LEVELS = st.none() | st.integers(-1, 255)
-ROWS = st.builds(SampleRow, *[st.integers(0, 10**9)] * 3, st.floats(), *[FLAGS] * 4, RADII, LEVELS, RADII)
+ROWS = st.builds(
+    SampleRow, *[st.integers(0, 10**9)] * 3, st.floats(), *[FLAGS] * 4, RADII, LEVELS, RADII, FLAGS, LEVELS
+)
 
 
 @given(st.lists(ROWS, max_size=5))
@@ -32,16 +34,14 @@ def test_parses_back_to_the_same_rows(rows: list[SampleRow]) -> None:
 def test_one_line_a_sample(name: str) -> None:
     report = ALL[name]()
     lines = csv_bytes(report.rows).decode("ascii").splitlines()
-    assert (
-        lines[0]
-        == "index,label,prediction,margin,exact,interval,delta,attacked,radius_exact,radius_interval,radius_delta"
-    )
+    facts = "index,label,prediction,margin,exact,interval,delta,attacked"
+    assert lines[0] == f"{facts},radius_exact,radius_interval,radius_delta,joint,radius_joint"
     assert len(lines) == 1 + len(report.rows)
 
 
 def test_cells() -> None:
-    row = SampleRow(7, 3, 4, -0.25, True, False, None, True, "51/2", -1, None)
-    assert csv_bytes([row]).decode("ascii").splitlines()[1] == "7,3,4,-0.25,1,0,,1,51/2,-1,"
+    row = SampleRow(7, 3, 4, -0.25, True, False, None, True, "51/2", -1, None, True, 8)
+    assert csv_bytes([row]).decode("ascii").splitlines()[1] == "7,3,4,-0.25,1,0,,1,51/2,-1,,1,8"
 
 
 def test_writes_a_file(tmp_path: Path) -> None:
@@ -59,10 +59,12 @@ def _row(cells: dict[str, str]) -> SampleRow:
     names = [item.name for item in fields(SampleRow)]
     assert list(cells) == names
     index, label, prediction = (int(cells[name]) for name in names[:3])
-    flags = {name: None if cells[name] == "" else cells[name] == "1" for name in names[4:8]}
-    radii: dict[str, Any] = {name: cells[name] or None for name in names[8:]}
-    if radii["radius_interval"] is not None:
-        radii["radius_interval"] = int(radii["radius_interval"])
+    flags: dict[str, Any] = {
+        name: None if cells[name] == "" else cells[name] == "1" for name in [*names[4:8], "joint"]
+    }
+    radii: dict[str, Any] = {name: cells[name] or None for name in names if name.startswith("radius_")}
+    for name in ("radius_interval", "radius_joint"):
+        radii[name] = None if radii[name] is None else int(radii[name])
     row = SampleRow(index, label, prediction, float(cells["margin"]), **flags, **radii)
     assert len(astuple(row)) == len(cells)
     assert math.isnan(row.margin) or row.margin == float(cells["margin"])

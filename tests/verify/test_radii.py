@@ -82,7 +82,7 @@ def test_radii_are_what_every_single_level_says(sizes: tuple[int, ...], precisio
     certifier = certifier_of(net, images)
     levels = range(256)
     points = [certifier.at(level) for level in levels]
-    for name in ("exact", "interval", "delta"):
+    for name in ("exact", "interval", "joint", "delta"):
         expected = [getattr(point, name) for point in points]
         found = certifier.radii.curve(name, levels)
         if found is None:
@@ -136,11 +136,11 @@ def test_ties_have_no_radius() -> None:
     assert radii.interval is not None
     assert (radii.exact, radii.delta) == ([Fraction(0)] * 20, [Fraction(0)] * 20)
     assert radii.interval.tolist() == [-1] * 20
-    assert not any(radii.curve(name, range(3)).any() for name in ("exact", "delta", "interval"))  # type: ignore[union-attr]
+    assert not any(radii.curve(name, range(3)).any() for name in ("exact", "delta", "interval", "joint"))  # type: ignore[union-attr]
 
 
 def test_a_certificate_that_does_not_apply_has_no_curve() -> None:
-    radii = CertifiedRadii(None, [Fraction(1)], None)
+    radii = CertifiedRadii(None, [Fraction(1)], None, None)
     assert (radii.curve("exact", [0]), radii.curve("interval", [0])) == (None, None)
     assert radii.curve("delta", [0, 1]) is not None
     assert radii.curve("delta", [0, 1]).tolist() == [[True], [False]]  # type: ignore[union-attr]

@@ -66,7 +66,7 @@ def test_only_right_predictions_count_as_certified() -> None:
     found, facts, data = report()
     right = facts.certifier.labels == data.labels
     assert 0 < right.sum() < COUNT
-    for name in ("exact", "interval", "delta"):
+    for name in ("exact", "interval", "joint", "delta"):
         flags = getattr(facts.flags, name)
         assert (flags & ~right).any()
         assert getattr(found.certified, name) == sum((flags & right).tolist()) / COUNT
@@ -105,9 +105,10 @@ def test_the_curve_and_the_radii_tell_the_same() -> None:
         exact = sum(Fraction(row.radius_exact) > level for row in right if row.radius_exact is not None)
         interval = sum(row.radius_interval >= level for row in right if row.radius_interval is not None)
         delta = sum(Fraction(row.radius_delta) > level for row in right if row.radius_delta is not None)
-        series = found.curve.exact, found.curve.interval, found.curve.delta
+        joint = sum(row.radius_joint >= level for row in right if row.radius_joint is not None)
+        series = found.curve.exact, found.curve.interval, found.curve.delta, found.curve.joint
         assert [None if values is None else values[place] for values in series] == [
-            count / COUNT for count in (exact, interval, delta)
+            count / COUNT for count in (exact, interval, delta, joint)
         ]
 
 
@@ -123,6 +124,7 @@ def test_classes_add_up_to_the_whole() -> None:
         right = [row for row in rows if row.prediction == row.label]
         assert (item.samples, item.clean) == (len(rows), len(right) / len(rows))
         assert item.interval == sum(row.interval for row in right) / len(rows)  # type: ignore[misc]
+        assert item.joint == sum(row.joint for row in right) / len(rows)  # type: ignore[misc]
         assert item.delta == sum(row.delta for row in right) / len(rows)  # type: ignore[misc]
 
 
