@@ -87,7 +87,7 @@ class JointBound:
 
     def _pair_gaps(self, box: Box, rows: Indices, labels: Indices, others: Indices) -> Reals:
         lower, upper = (ends[rows].astype(np.float64) for ends in box)
-        finite: npt.NDArray[np.bool_] = np.isfinite(np.stack([lower, upper])).all((0, 2))
+        finite = np.asarray(np.isfinite(np.stack([lower, upper])).all((0, 2)))
         lower, upper = (np.where(finite[:, None], ends, 0.0) for ends in (lower, upper))
         gap = -self._lead_at_nearest(lower, upper, labels, others)
         # The bound proper takes ten times as long; where one point already refutes it, it is not asked.
