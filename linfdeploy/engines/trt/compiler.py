@@ -222,7 +222,7 @@ def _headers(root: Path | None) -> tuple[Path, str]:
             f"{found} has the headers of TensorRT {release[0]}.{release[1]}; expected 10.3 or later, as JetPack "
             "6.1 has: give the folder of a later TensorRT as TENSORRT_ROOT"
         )
-    return found, f"{release[0]}.{release[1]}"
+    return found.absolute(), f"{release[0]}.{release[1]}"
 
 
 def _release(file: Path) -> tuple[int, int]:
