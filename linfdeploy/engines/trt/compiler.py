@@ -222,7 +222,7 @@ def _headers(root: Path | None) -> tuple[Path, str]:
             f"{found} has the headers of TensorRT {release[0]}.{release[1]}; expected 10.3 or later, as JetPack "
             "6.1 has: give the folder of a later TensorRT as TENSORRT_ROOT"
         )
-    return found, f"{release[0]}.{release[1]}"
+    return found.absolute(), f"{release[0]}.{release[1]}"
 
 
 def _release(file: Path) -> tuple[int, int]:
@@ -267,7 +267,7 @@ def _nvcc_version(nvcc: Path) -> str:
 
 def _check_architecture(architecture: int, nvcc: Path, version: str) -> None:
     _, said = _said_by([str(nvcc), "--list-gpu-arch"], dict(os.environ))
-    known = re.findall(r"compute_(\d+)", said)
+    known = sorted(set(re.findall(r"compute_(\d+)", said)), key=int)
     if known and str(architecture) not in known:
         raise EngineError(
             f"nvcc {version} does not compile for sm_{architecture}; expected one of {', '.join(known)}: install "

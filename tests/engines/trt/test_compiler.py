@@ -23,7 +23,7 @@ from linfdeploy.engines.trt.compiler import NAME
 from linfdeploy.engines.trt.library import built_library, read_library
 from linfdeploy.errors import EngineError, InputError
 
-ARCHITECTURES = "50 75 86 87 90 110"
+ARCHITECTURES = "75 86 87 90 103 110"
 VERSION = "13.0.88"
 TO_GET_HEADERS = (
     "expected TensorRT's headers to build the plugins with: sudo apt install libnvinfer-headers-dev, or give "
@@ -52,7 +52,7 @@ class Tools:
         (folder / "NvInferVersion.h").write_text(text)
 
     def nvcc(self, version: str) -> None:
-        listed = "\\n".join(f"compute_{number}" for number in ARCHITECTURES.split())
+        listed = "\\n".join(f"compute_{number}" for number in ("110", *ARCHITECTURES.split()))
         release = ".".join(version.split(".")[:2])
         self.program(
             "nvcc", f"case $1 in --version) echo 'release {release}, V{version}';; *) echo '{listed}';; esac"
