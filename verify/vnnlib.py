@@ -118,7 +118,7 @@ def property_text(instance: Instance, net: PixelNet, threat: Threat, version: Vn
 
 
 def instance_files(net: PixelNet, data: TestSet, threat: Threat, form: InstanceForm) -> dict[str, bytes]:
-    """Returns a folder's files: `model.onnx`, `instances.csv`, a property for each image that is got right.
+    """Returns a folder's files: `model.onnx`, `instances.csv`, a property for each image it gets right.
 
     `known.csv` says what is known beforehand: the exact margin in pixels, and `unsat` where it certifies the label
     (certificate E, or D for a net that rounds).

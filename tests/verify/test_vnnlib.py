@@ -146,16 +146,16 @@ def read(files: dict[str, bytes], name: str) -> list[list[str]]:
 
 class TestFolder:
     def test_what_is_known_is_true(self) -> None:
-        net = pixel_net(1, sizes=(2, 4, 3), shape=(1, 1, 2))
+        net = pixel_net(2, sizes=(2, 4, 3), shape=(1, 1, 2))
         images = random_images(30, (1, 1, 2))
         labels = ReferenceEngine(net).run(images).argmax(1)
-        threat = Threat("pixels", "60px", Fraction(60, 255))
+        threat = Threat("pixels", "20px", Fraction(20, 255))
         files = instance_files(net, TestSet("some", images, labels), threat, InstanceForm())
         _, *known = read(files, "known.csv")
         assert {result for *_, result in known} == {"unsat", "unknown"}
         for name, label, _margin, result in known:
             index = int(re.findall(r"(\d+)\.vnnlib", name)[0])
-            near = np.abs(all_images().astype(int) - images[index]).reshape(-1, 2).max(1) <= 60
+            near = np.abs(all_images().astype(int) - images[index]).reshape(-1, 2).max(1) <= 20
             logits = ReferenceEngine(net).run(all_images()[near])
             others = np.delete(logits, int(label), 1).max(1)
             if result == "unsat":
