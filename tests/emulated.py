@@ -73,10 +73,10 @@ class Emulated:
         """The shared library of the emulated kernels, what starts them, and these sources."""
         return self._linked(name, self.compiled([*self.launchers(), *sources]), "-shared")
 
-    def program_without_kernels(self, name: str, sources: Iterable[Path]) -> Path:
-        """A program of these sources alone."""
+    def program_without_kernels(self, name: str, sources: Iterable[Path], objects: Iterable[Path] = ()) -> Path:
+        """A program of these sources, and objects or libraries that were made elsewhere, alone."""
         with ThreadPoolExecutor(JOBS) as pool:
-            return self._linked(name, list(pool.map(self._object, sources)))
+            return self._linked(name, [*pool.map(self._object, sources), *objects])
 
     def launchers(self) -> list[Path]:
         return sorted(self.device.glob("*launcher*.cpp"))
