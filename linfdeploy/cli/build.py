@@ -14,7 +14,7 @@ __all__ = ["command"]
 
 @click.command()
 @click.argument("model", type=PATH)
-@click.argument("engine", type=PATH)
+@click.argument("engine", type=PATH, required=False)
 @click.option("--backend", type=click.Choice(["onnxruntime"]), help="[default: the first that runs here]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="[default: cuda where it is installed]")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of an inference.  [default: the backend's]")
@@ -25,7 +25,7 @@ __all__ = ["command"]
 )
 def command(
     model: Path,
-    engine: Path,
+    engine: Path | None,
     backend: str | None,
     device: str | None,
     threads: int | None,
@@ -33,10 +33,14 @@ def command(
 ) -> None:
     """Builds ENGINE from the ONNX file MODEL, with a manifest of hashes and versions beside it.
 
+    MODEL may be the folder of an edge bundle: ENGINE is then model.engine in it and the backend tensorrt, unless
+    others are named.
+
     The engine is run once against the bit-exact evaluator before it is written.
     """
-    from linfdeploy.cli.steps import build
+    from linfdeploy.cli.steps import build, places_of_build
 
+    model, engine, backend = places_of_build(model, engine, backend)
     options = parse_options(device=device, threads=threads, custom_ops=custom_ops)
     facts, *notes = build(model, engine, backend, options)
     click.echo(f"wrote {engine}: {facts}")
