@@ -13,6 +13,8 @@ from small_nets import exact_logits, float_bits, in_runtime
 
 from linfdeploy.engines.bundle.golden import PROBE, answer_all, array_from_npy, golden_answers, npy_from_array
 from linfdeploy.engines.reference import ReferenceEngine
+from linfdeploy.errors import EngineError
+from linfdeploy.kernels import linf_dist
 from linfdeploy.onnx.pixel_net import Precision
 from linfdeploy.onnx.read import read_graph
 
@@ -56,6 +58,22 @@ def test_batches_change_nothing(tmp_path: Any) -> None:
     engine = ReferenceEngine(graph.net, radius=True)
     whole, parts = engine.answer(many), answer_all(engine, many)
     assert all(np.array_equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_machine_that_computes_wrongly_makes_no_golden_bits(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(x: Any, w: Any) -> Any:
+        distances = linf_dist(x, w)
+        distances[0, 0] = np.nextafter(distances[0, 0], np.float32(0))
+        return distances
+
+    monkeypatch.setattr("linfdeploy.engines.reference.linf_dist", wrong)
+    graph = read_graph(model_at(tmp_path / "model.onnx"))
+    with pytest.raises(
+        EngineError, match=r"^the evaluator's logits differ from plain numpy's in \d+ of 24 numbers"
+    ):
+        golden_answers(graph, images().images)
 
 
 def test_what_is_labelled() -> None:
