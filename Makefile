@@ -10,13 +10,17 @@ SOURCES := pyproject.toml CMakeLists.txt \
            $(wildcard linfdeploy/kernels/cpu/* linfdeploy/kernels/cuda/*.h linfdeploy/kernels/cuda/*.cpp) \
            $(wildcard linfdeploy/kernels/include/linf/* linfdeploy/engines/custom_ops/*)
 
+# Runtimes of TensorRT for the tests: none needs a GPU to load plugins, and rtx has a parser and a builder; full is
+# the bindings alone. Each lies in a folder of its own, since no two can be loaded in one process.
+RUNTIMES := lean-10.16.1.11 lean-11.4.0.106 rtx-1.7.1.116 full-10.3.0 full-11.4.0.106
+
 .PHONY: demo test lint format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/train.stamp  ## trains, exports, builds and verifies a net on real digits
 	$(BIN)/linfdeploy demo -o demo
 
-test: $(VENV)/dev.stamp  ## runs the test suite
+test: $(VENV)/dev.stamp $(VENV)/tensorrt.stamp  ## runs the test suite
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/dev.stamp  ## checks style, types and formatting
@@ -46,3 +50,24 @@ $(VENV)/train.stamp: $(VENV)/build.stamp $(SOURCES)
 $(VENV)/dev.stamp: $(VENV)/train.stamp
 	$(PIP) install --no-build-isolation --editable '.[dev]'
 	touch $@
+
+# Never fails: tests whose runtime is missing skip and say so. There is no stamp then, so that it is tried again.
+$(VENV)/tensorrt.stamp: $(VENV)/build.stamp
+	@if [ "$$(uname -sm)" != "Linux x86_64" ]; then \
+	  echo "no runtimes of TensorRT for the tests: they are for x86-64 Linux"; exit; \
+	fi; \
+	missing=; \
+	for runtime in $(RUNTIMES); do \
+	  to=$(VENV)/tensorrt/$$runtime kind=$${runtime%%-*} version=$${runtime#*-}; \
+	  [ -d $$to ] && continue; \
+	  rm -rf $$to.part; \
+	  case $$runtime in \
+	    full-10.3*) wheels=tensorrt_cu12_bindings==$$version;; \
+	    full-*) wheels=tensorrt_cu13_bindings==$$version;; \
+	    *) wheels="tensorrt_$${kind}_cu13_libs==$$version tensorrt_$${kind}_cu13_bindings==$$version";; \
+	  esac; \
+	  $(PIP) install --no-deps --only-binary :all: --retries 1 --target $$to.part $$wheels && \
+	  mv $$to.part $$to || missing="$$missing $$runtime"; \
+	done; \
+	if [ -z "$$missing" ]; then touch $@; \
+	else echo "no runtimes of TensorRT for some tests, which skip:$$missing"; fi

@@ -14,7 +14,15 @@ from typing import BinaryIO
 
 from linfdeploy.errors import InputError
 
-__all__ = ["atomic_write", "check_new_folder", "read_bytes", "sha256_of", "write_bytes", "write_folder"]
+__all__ = [
+    "atomic_write",
+    "cache_folder",
+    "check_new_folder",
+    "read_bytes",
+    "sha256_of",
+    "write_bytes",
+    "write_folder",
+]
 
 
 @contextmanager
@@ -146,6 +154,12 @@ def read_bytes(path: Path, limit: int, what: str) -> bytes:
 def sha256_of(data: bytes) -> str:
     """Returns the SHA-256 of `data` in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def cache_folder(name: str) -> Path:
+    """Returns the folder of that name among what this package makes once and finds again; it need not exist."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(os.environ.get("LINFDEPLOY_CACHE") or Path(caches) / "linfdeploy") / name
 
 
 def _write_through(path: Path, data: bytes) -> None:

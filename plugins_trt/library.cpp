@@ -3,10 +3,28 @@
 // The entry points that TensorRT looks for in a library of plugins. With LINFDEPLOY_STATIC_REGISTRATION the
 // plugins register themselves when the library is opened, for programs that do no more than that; then it
 // links libnvinfer.
+//
+// The library says in one line what it was made for, which linfdeploy reads in the file before it loads it.
 #include "linf_dist_conv_plugin.h"
 #include "linf_dist_plugin.h"
 
+#define LINFDEPLOY_TEXT_OF(value) #value
+#define LINFDEPLOY_TEXT(value) LINFDEPLOY_TEXT_OF(value)
+#ifndef LINFDEPLOY_ARCHITECTURES
+#define LINFDEPLOY_ARCHITECTURES "none"
+#endif
+#ifdef LINFDEPLOY_STATIC_REGISTRATION
+#define LINFDEPLOY_REGISTRATION "static"
+#else
+#define LINFDEPLOY_REGISTRATION "none"
+#endif
+
 namespace {
+
+// Nobody reads it here, so only the attribute keeps it.
+__attribute__((used)) constexpr char kMadeFor[] =
+    "linfdeploy-plugins/1 architectures=" LINFDEPLOY_ARCHITECTURES " tensorrt=" LINFDEPLOY_TEXT(
+        NV_TENSORRT_MAJOR) "." LINFDEPLOY_TEXT(NV_TENSORRT_MINOR) " registration=" LINFDEPLOY_REGISTRATION;
 
 linf::trt::Creator<linf::trt::LinfDistPlugin> linf_dist;
 linf::trt::Creator<linf::trt::LinfDistConvPlugin> linf_dist_conv;

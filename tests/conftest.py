@@ -14,7 +14,9 @@ from hypothesis import settings
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from emulator_builds import Builds, builds_in
+from trt_headers import HEADERS, shared_libraries, skip_what_cannot_be_built, version_of
 
+from linfdeploy.engines.trt.library import PluginLibrary
 from linfdeploy.kernels import _cpu
 
 # A test fails for what is computed, never for how busy the machine is.
@@ -24,11 +26,12 @@ settings.load_profile("linfdeploy")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps tests that share builds or other fixtures on one worker: a file's, and those of device code."""
+    """Keeps tests that share builds or other fixtures on one worker: a file's, and those of emulated kernels."""
     folder = Path(__file__).parent
     for item in items:
         path = item.path.relative_to(folder)
-        emulated = path.parent in {Path("kernels/cuda"), Path("plugins_trt")} and path.stem != "test_compile"
+        emulated = path.parent == Path("kernels/cuda") and path.stem != "test_compile"
+        emulated |= path == Path("plugins_trt/test_conformance.py")
         item.add_marker(pytest.mark.xdist_group("emulator" if emulated else str(path)))
 
 
@@ -45,3 +48,17 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 def builds(tmp_path_factory: pytest.TempPathFactory) -> Builds:
     """The CUDA kernels on the emulator, under each sanitizer."""
     return builds_in(tmp_path_factory)
+
+
+@pytest.fixture(scope="session", params=HEADERS or [Path()], ids=lambda folder: version_of(folder) or "none")
+def each_plugin_library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PluginLibrary:
+    """The TensorRT plugins' library, built for sm_87 with the headers of each release that there is."""
+    skip_what_cannot_be_built()
+    return shared_libraries(tmp_path_factory)(request.param)
+
+
+@pytest.fixture(scope="session")
+def plugin_library(tmp_path_factory: pytest.TempPathFactory) -> PluginLibrary:
+    """The TensorRT plugins' library, built for sm_87 with the headers of the earliest release that there is."""
+    skip_what_cannot_be_built()
+    return shared_libraries(tmp_path_factory)(HEADERS[0])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from linfdeploy.errors import InputError
-from linfdeploy.files import atomic_write, read_bytes, sha256_of, write_bytes, write_folder
+from linfdeploy.files import atomic_write, cache_folder, read_bytes, sha256_of, write_bytes, write_folder
 
 
 def _run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -189,6 +189,18 @@ def test_unreadable(tmp_path: Path) -> None:
 def test_sha256() -> None:
     assert sha256_of(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert sha256_of(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_what_is_kept_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LINFDEPLOY_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder("a") == tmp_path / ".cache" / "linfdeploy" / "a"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder("a") == tmp_path / "xdg" / "linfdeploy" / "a"
+    monkeypatch.setenv("LINFDEPLOY_CACHE", str(tmp_path / "own"))
+    assert cache_folder("a") == tmp_path / "own" / "a"
+    assert not (tmp_path / "own").exists()
 
 
 # --- folders

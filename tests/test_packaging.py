@@ -21,10 +21,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trt_headers import HEADERS, build_library, skip_what_cannot_be_built, version_of
 
 import linfdeploy
 from linfdeploy.cli import COMMANDS
 from linfdeploy.engines.custom_ops.library import library
+from linfdeploy.engines.trt.library import read_library
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -42,6 +44,7 @@ PUBLIC = {
     "linfdeploy.engines": [],
     "linfdeploy.engines.bundle": [],
     "linfdeploy.engines.custom_ops": [],
+    "linfdeploy.engines.trt": [],
     "linfdeploy.kernels": ["linf_dist", "linf_dist_argmax", "linf_dist_bounds", "linf_dist_conv", "lp_dist"],
     "linfdeploy.kernels.cuda": [],
     "linfdeploy.kernels.torch": [],
@@ -132,9 +135,41 @@ def test_wheel_has_the_custom_op_library_where_it_is_looked_for(wheel: zipfile.Z
     assert found == ({f"{place}lib/{library().name}"} if library().is_file() else set())
 
 
+def test_wheel_has_what_the_tensorrt_plugins_are_compiled_from(wheel: zipfile.ZipFile) -> None:
+    place = "linfdeploy/plugins_trt/"
+    sources = {name for pattern in ("*.cpp", "*.h", "CMakeLists.txt") for name in _sources(pattern)}
+    sources = {name for name in sources if name.startswith(place)}
+    assert {f"{place}library.cpp", f"{place}plugin.h", f"{place}conformance/main.cpp"} < sources
+    names = {name for name in wheel.namelist() if not name.endswith(".py")}
+    assert {name for name in names if name.startswith(place)} == sources
+    natives = {name for name in names - sources if Path(name).suffix == ".cpp" or "CMakeLists" in name}
+    assert natives == {"linfdeploy/kernels/cuda/linf_dist_launcher.cpp"}
+
+
 def test_wheel_has_nothing_else(wheel: zipfile.ZipFile) -> None:
-    unwanted = re.compile(r"\.cpp$|\.pyc$|\.map$|CMakeLists|__pycache__|/tests?/|\.part$")
+    unwanted = re.compile(r"\.pyc$|\.map$|__pycache__|/tests?/|\.part$|/build/")
     assert [name for name in wheel.namelist() if unwanted.search(name)] == []
+
+
+def test_tensorrt_plugins_are_built_from_the_wheel(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    """By hand, with CMake's own defaults for where the kernels lie."""
+    skip_what_cannot_be_built()
+    wheel.extractall(tmp_path / "installed")
+    sources = tmp_path / "installed" / "linfdeploy" / "plugins_trt"
+    built = read_library(build_library(sources, tmp_path / "build", HEADERS[-1]))
+    assert (built.architectures, built.headers, built.static) == (("87",), version_of(HEADERS[-1]), False)
+    assert str(ROOT) not in (tmp_path / "build" / "CMakeCache.txt").read_text()
+
+
+@pytest.mark.parametrize("folder", ["plugins_trt", "linfdeploy/plugins_trt"])
+def test_tensorrt_plugins_find_the_kernels_in_the_tree(folder: str, tmp_path: Path) -> None:
+    """Through the link as well as without."""
+    skip_what_cannot_be_built()
+    compiler = f"-DCMAKE_CUDA_COMPILER={shutil.which('nvcc')}", "-DCMAKE_CUDA_ARCHITECTURES=87"
+    done = _run(_tool("cmake"), "-S", ROOT / folder, "-B", tmp_path, *compiler, f"-DTENSORRT_INCLUDE={HEADERS[0]}")
+    assert done.returncode == 0, done.stderr
+    (found,) = re.findall(r"^KERNELS:PATH=(.*)$", (tmp_path / "CMakeCache.txt").read_text(), re.MULTILINE)
+    assert Path(found).samefile(ROOT / "linfdeploy" / "kernels")
 
 
 def test_wheel_runs_without_the_tree(wheel: zipfile.ZipFile, tmp_path: Path) -> None:

@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from emulated import KERNELS, run
+
+from linfdeploy.engines.trt.library import PluginLibrary, built_library
 
 PLUGINS = KERNELS.parents[1] / "plugins_trt"
 CACHE = Path("~/.cache/linfdeploy/tensorrt").expanduser()
@@ -47,13 +52,35 @@ def cuda_headers() -> Path | None:
 HEADERS = header_folders()
 
 
-def build_library(folder: Path, headers: Path) -> Path:
-    """Builds the library as a user does, and returns it."""
+def build_library(sources: Path, folder: Path, headers: Path) -> Path:
+    """Builds the library by hand, as a user does who does not use `linfdeploy build`, and returns it."""
     options = f"-DTENSORRT_INCLUDE={headers}", "-DCMAKE_CUDA_ARCHITECTURES=87"
     for command in (
-        ("cmake", "-S", PLUGINS, "-B", folder, f"-DCMAKE_CUDA_COMPILER={shutil.which('nvcc')}", *options),
+        ("cmake", "-S", sources, "-B", folder, f"-DCMAKE_CUDA_COMPILER={shutil.which('nvcc')}", *options),
         ("cmake", "--build", folder, "--parallel", "2"),
     ):
         done = run(*command)
         assert done.returncode == 0, done.stdout + done.stderr
     return folder / "liblinfdeploy_tensorrt.so"
+
+
+def skip_what_cannot_be_built() -> None:
+    if not HEADERS:
+        pytest.skip(f"there are no headers of TensorRT: {HOW}")
+    if not (shutil.which("nvcc") and shutil.which("cmake")):
+        pytest.skip("there is no nvcc or no cmake to build the library with: install CUDA's toolkit and cmake")
+
+
+def shared_libraries(factory: pytest.TempPathFactory) -> Callable[[Path], PluginLibrary]:
+    """Builds the library with the headers of a folder, once for all workers of a run."""
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def build(headers: Path) -> PluginLibrary:
+        skip_what_cannot_be_built()
+        with pytest.MonkeyPatch.context() as patch, (base / "plugins.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            patch.setenv("LINFDEPLOY_CACHE", str(base / "plugins"))
+            return built_library(87, headers)
+
+    return build

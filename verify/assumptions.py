@@ -29,6 +29,8 @@ def assumptions_of(threat: Threat, rounding: str | None) -> Mapping[str, str]:
         "IEEE-754 demands, and it runs the graph in the file.",
         "interval": "For every image the engine performs the operations in the order and with the roundings that "
         f"the probes found ({rounding or 'none matched'}).",
+        "joint": "As interval; in the last layer the engine rounds at most once for each distance and each sum, "
+        "in the net's format.",
         "delta": "The engine rounds at most once for each subtraction and each sum, in the net's format, in "
         "whatever association.",
     }

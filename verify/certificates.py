@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Three certificates for the label an engine gives. Comparisons are strict and exact; ties certify nothing.
+"""Certificates for the label an engine gives. Comparisons are strict and exact; ties certify nothing.
 
 With `m` the exact difference of the two largest logits of the engine, `k` the threat's levels:
 
     E  exact     m > 2 k            needs a net proven exact: then the engine is a real 1-Lipschitz function
     D  delta     m > 2 k + 4 delta  any engine that rounds as its format does, in any order (see passes/ranges.py)
     I  interval  lower(label) > upper(other) for every other label, over the box, in the engine's own roundings
+    J  joint     I; or, for the labels it leaves open, the joint bound of the last layer, see joint.py
 
-Each guarantees that no image within the threat gets another label from the engine.
+Each guarantees that no image within the threat gets another label from the engine. `Certifier.at` asks for one
+radius and takes one pass of intervals; `Certifier.radii` has them all, see `radii.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -24,6 +28,8 @@ from linfdeploy.engines.base import Images, Logits
 from linfdeploy.engines.reference import ReferenceEngine, Rounding
 from linfdeploy.onnx.passes.ranges import overflow_gap, rounding_error, value_ranges
 from linfdeploy.onnx.pixel_net import PixelNet
+from linfdeploy.verify.joint import JointBound
+from linfdeploy.verify.radii import CertifiedRadii, Levels, above, largest_levels, margin_radii
 from linfdeploy.verify.threat import box_of
 
 __all__ = [
@@ -33,6 +39,9 @@ __all__ = [
     "certified_by_interval",
     "certified_by_margin",
     "exact_margins",
+    "gaps",
+    "interval_gaps",
+    "joint_gaps",
     "separated",
 ]
 
@@ -48,11 +57,12 @@ class CertifiedFlags:
     exact: Flags | None
     interval: Flags | None
     delta: Flags
+    joint: Flags | None = None
 
     @property
     def any(self) -> Flags:
         """Where at least one certificate holds."""
-        applicable = [flags for flags in (self.exact, self.interval, self.delta) if flags is not None]
+        applicable = [flags for flags in (self.exact, self.interval, self.joint, self.delta) if flags is not None]
         certified: Flags = np.logical_or.reduce(applicable)
         return certified
 
@@ -63,26 +73,59 @@ class Certifier:
     def __init__(self, net: PixelNet, rounding: Rounding | None, images: Images, logits: Logits) -> None:
         """Takes the engine's logits (N, K) and the rounding it was found to follow, or None if none matched."""
         self.labels: npt.NDArray[np.int64] = logits.argmax(1)
-        self.delta = rounding_error(net, value_ranges(net))
+        self.delta = _shortened(rounding_error(net, value_ranges(net)))
         self.evaluator = None if rounding is None else ReferenceEngine(net, rounding)
         self._exact = net.precision == "exact"
+        self._joint = JointBound.of(net, exact=self._exact)
         # Where a value may overflow, no bound on rounding errors holds.
         self._bounded = overflow_gap(net) is None
         self._images = images
         self._margins = exact_margins(logits)
+        self._float_margins = np.array([float(margin) for margin in self._margins])
 
     def at(self, levels: int) -> CertifiedFlags:
         """Returns the certificates at a radius of `levels` pixels."""
+        interval, joint = self._stages(levels)
         return CertifiedFlags(
             exact=certified_by_margin(self._margins, levels, Fraction(0)) if self._exact else None,
-            interval=self._interval(levels),
+            interval=interval,
+            joint=joint,
             delta=certified_by_margin(self._margins, levels, self.delta) & self._bounded,
         )
 
-    def _interval(self, levels: int) -> Flags | None:
+    @cached_property
+    def radii(self) -> CertifiedRadii:
+        """How far each certificate reaches, sample by sample; intervals take a few passes over open samples."""
+        exact = margin_radii(self._margins, Fraction(0)) if self._exact else None
+        delta = margin_radii(self._margins if self._bounded else [Fraction(0)] * len(self._margins), self.delta)
+        interval = self._interval_levels(exact)
+        return CertifiedRadii(exact, delta, interval, None if interval is None else self._joint_levels(interval))
+
+    def _stages(self, levels: int) -> tuple[Flags | None, Flags | None]:
+        if self.evaluator is None:
+            return None, None
+        each = np.full(len(self._images), levels)
+        first, second = _both_gaps(self.evaluator, self._joint, self._images, self.labels, each)
+        return first > 0, second > 0
+
+    def _joint_levels(self, interval: Levels) -> Levels:
+        return largest_levels(self._joint_gaps, self._float_margins, interval)
+
+    def _interval_levels(self, exact: list[Fraction] | None) -> Levels | None:
         if self.evaluator is None:
             return None
-        return certified_by_interval(self.evaluator, self._images, self.labels, levels)
+        # In exact arithmetic intervals are never weaker than margins: T8 (b).
+        known = [-1] * len(self._images) if exact is None else map(above, exact)
+        known_levels = np.fromiter(known, np.int64, len(self._images))
+        return largest_levels(self._gaps, self._float_margins, known_levels)
+
+    def _gaps(self, indices: Levels, levels: Levels) -> npt.NDArray[np.float64]:
+        assert self.evaluator is not None
+        return interval_gaps(self.evaluator, self._images[indices], self.labels[indices], levels)
+
+    def _joint_gaps(self, indices: Levels, levels: Levels) -> npt.NDArray[np.float64]:
+        assert self.evaluator is not None
+        return joint_gaps(self.evaluator, self._joint, self._images[indices], self.labels[indices], levels)
 
 
 def exact_margins(logits: Logits) -> list[Fraction]:
@@ -118,21 +161,86 @@ def certified_by_interval(
         labels: (N,) the engine's labels.
         levels: The threat, in pixels.
     """
-    flags = [
-        separated(*evaluator.bounds(*box_of(images[i : i + CHUNK], levels)), labels[i : i + CHUNK])
-        for i in range(0, len(images), CHUNK)
-    ]
-    return np.concatenate(flags)
+    flags: Flags = interval_gaps(evaluator, images, labels, np.full(len(images), levels)) > 0
+    return flags
+
+
+def interval_gaps(
+    evaluator: ReferenceEngine, images: Images, labels: npt.NDArray[np.int64], levels: Levels
+) -> npt.NDArray[np.float64]:
+    """Returns, (N,), by how much the label's lower end exceeds every other upper end over each image's box.
+
+    Args:
+        evaluator: With the roundings that the engine was found to follow.
+        images: (N, C, H, W) uint8.
+        labels: (N,) the engine's labels.
+        levels: (N,) radius of each image's box, in pixels.
+    """
+    found = [gaps(*evaluator.bounds(*box_of(images[part], levels[part])), labels[part]) for part in _parts(images)]
+    return np.concatenate([*found, np.empty(0)])
+
+
+def joint_gaps(
+    evaluator: ReferenceEngine,
+    joint: JointBound,
+    images: Images,
+    labels: npt.NDArray[np.int64],
+    levels: Levels,
+) -> npt.NDArray[np.float64]:
+    """Returns, (N,), a number above 0 only where the label wins over each image's whole box, by I or jointly.
+
+    Args:
+        evaluator: With the roundings that the engine was found to follow.
+        joint: The joint bound of the same net.
+        images: (N, C, H, W) uint8.
+        labels: (N,) the engine's labels.
+        levels: (N,) radius of each image's box, in pixels.
+    """
+    return _both_gaps(evaluator, joint, images, labels, levels)[1]
+
+
+def _both_gaps(
+    evaluator: ReferenceEngine,
+    joint: JointBound,
+    images: Images,
+    labels: npt.NDArray[np.int64],
+    levels: Levels,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Returns the gaps of I and of J from one pass over the hidden layers."""
+    first, second = [np.empty(0)], [np.empty(0)]
+    for part in _parts(images):
+        box = evaluator.last_inputs(*box_of(images[part], levels[part]))
+        logits = evaluator.last_bounds(*box)
+        first.append(gaps(*logits, labels[part]))
+        second.append(joint.gaps(box, logits, labels[part]))
+    return np.concatenate(first), np.concatenate(second)
+
+
+def _parts(images: Images) -> Iterator[slice]:
+    return (slice(i, i + CHUNK) for i in range(0, len(images), CHUNK))
+
+
+def gaps(lower: Logits, upper: Logits, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Returns the label's lower end less the largest other upper end, (N,); its sign is exact.
+
+    Two infinite ends give `-inf`: they separate nothing.
+    """
+    rows = np.arange(len(labels))
+    others = upper.copy()
+    others[rows, labels] = -np.inf
+    with np.errstate(invalid="ignore"):
+        # Two different float32 never have the difference 0 in float64.
+        gap = lower[rows, labels].astype(np.float64) - others.max(1)
+    return np.where(np.isnan(gap), -np.inf, gap)
 
 
 def separated(lower: Logits, upper: Logits, labels: npt.NDArray[np.int64], slack: float = 0.0) -> Flags:
     """Returns where the label's lower end is above every other label's upper end by more than `slack`."""
-    rows = np.arange(len(labels))
-    others = upper.copy()
-    others[rows, labels] = -np.inf
     # The difference of two float32 is rounded in float64, by far less than any slack that is not zero.
-    with np.errstate(invalid="ignore"):
-        # Two infinite ends give NaN, which separates nothing.
-        gap = lower[rows, labels].astype(np.float64) - others.max(1)
-    flags: Flags = gap > slack
+    flags: Flags = gaps(lower, upper, labels) > slack
     return flags
+
+
+def _shortened(delta: Fraction) -> Fraction:
+    """Rounds a bound up to a multiple of 2^-48 pixel, so that radii can be read."""
+    return Fraction(math.ceil(delta * 2**48), 2**48)

@@ -70,7 +70,7 @@ class Falls:
     def violations(self) -> list[Violation]:
         """Returns the contradictions, each with the file that shows it."""
         found = []
-        for name in ("exact", "interval", "delta"):
+        for name in ("exact", "interval", "joint", "delta"):
             flags: Flags | None = getattr(self._flags, name)
             if flags is not None:
                 detail = f"certified by '{name}', yet its label changes"

@@ -39,10 +39,11 @@ def identity_violations(
         expected: What the reference checkpoint exports to in the promised precision, if there is a reference.
         asked: The precision that the user says was promised; whoever changes an engine can change its manifest.
     """
-    if manifest is not None and manifest.engine_sha256 != graph.sha256:
+    if manifest is not None and manifest.graph_sha256 != graph.sha256:
+        # Whoever opens a plan has compared its own hash before it was loaded.
         yield Violation(
             "engine file",
-            f"its SHA-256 is {graph.sha256}; the manifest of its build says {manifest.engine_sha256}",
+            f"its SHA-256 is {graph.sha256}; the manifest of its build says {manifest.graph_sha256}",
         )
     for departure in graph.departures:
         yield Violation("graph", departure)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,6 +23,7 @@ from linfdeploy.report.model import (
     Attack,
     AuditReport,
     Certified,
+    ClassResult,
     Curve,
     EngineFacts,
     Eps,
@@ -33,6 +34,7 @@ from linfdeploy.report.model import (
 from linfdeploy.verify.assumptions import assumptions_of
 from linfdeploy.verify.certificates import CertifiedFlags, Certifier, Flags
 from linfdeploy.verify.conformance import ConformanceResult
+from linfdeploy.verify.radii import CertifiedRadii
 from linfdeploy.verify.threat import Threat
 
 if TYPE_CHECKING:
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Findings", "Subject", "TestSet", "report_of"]
 
-CURVE_POINTS = 21
 CURVE_REACH = 2.5
 
 
@@ -121,10 +122,11 @@ def report_of(
         attack=found.attack,
         conformance=found.conformance.conformance,
         lipschitz=found.lipschitz,
-        curve=_curve(found.certifier, correct, threat.levels),
+        curve=_curve(found.certifier.radii, correct, threat.levels),
         assumptions=assumptions_of(threat, rounding.name if rounding else None),
         violations=tuple(violations),
         rows=_rows(data, found),
+        classes=tuple(_classes(data, found.flags, correct)),
     )
 
 
@@ -138,7 +140,7 @@ def _engine_facts(subject: Subject, conformance: ConformanceResult) -> EngineFac
         path=str(subject.path),
         backend=opened.backend,
         precision=graph.net.precision,
-        sha256=graph.sha256,
+        sha256=opened.sha256,
         grid=graph.net.grid,
         form=graph.options.form,
         variant=conformance.rounding.name if conformance.rounding else None,
@@ -175,6 +177,7 @@ def _certified(
         reference=interval,
         reference_margin=margin,
         same_set=same,
+        joint=_share(flags.joint, correct),
     )
 
 
@@ -182,23 +185,40 @@ def _share(flags: Flags | None, correct: Flags) -> float | None:
     return None if flags is None else float((flags & correct).mean())
 
 
-def _curve(certifier: Certifier, correct: Flags, levels: int) -> Curve:
+def _curve(radii: CertifiedRadii, correct: Flags, levels: int) -> Curve:
     """Certified accuracy at whole levels from 0 to a little beyond twice the threat."""
-    reach = min(int(CURVE_REACH * levels), PIXEL_MAX)
-    at = sorted({round(value) for value in np.linspace(0, reach, CURVE_POINTS)} | {levels})
-    flags = [certifier.at(value) for value in at]
+    at = range(min(int(CURVE_REACH * levels), PIXEL_MAX) + 1)
 
     def series(name: str) -> tuple[float, ...] | None:
-        shares = [_share(getattr(point, name), correct) for point in flags]
-        return None if None in shares else tuple(share for share in shares if share is not None)
+        flags = radii.curve(name, at)
+        return None if flags is None else tuple((flags & correct).mean(1).tolist())
 
-    return Curve(tuple(float(value) for value in at), series("exact"), series("interval"), series("delta"))
+    return Curve(
+        tuple(float(value) for value in at), series("exact"), series("interval"), series("delta"), series("joint")
+    )
+
+
+def _classes(data: TestSet, flags: CertifiedFlags, correct: Flags) -> Iterator[ClassResult]:
+    for label in np.unique(data.labels).tolist():
+        of = data.labels == label
+
+        def share(held: Flags | None, of: Flags = of) -> float | None:
+            return None if held is None else float((held & correct)[of].mean())
+
+        clean = float(correct[of].mean())
+        yield ClassResult(
+            label,
+            int(of.sum()),
+            clean,
+            *(share(held) for held in (flags.exact, flags.interval, flags.delta, flags.joint)),
+        )
 
 
 def _rows(data: TestSet, found: Findings) -> tuple[SampleRow, ...]:
     margins = _label_margins(found.logits, data.labels)
     right = found.certifier.labels == data.labels
     attacked = found.fallen & right if found.attack else None
+    radii = found.certifier.radii
 
     def flag(flags: Flags | None, index: int) -> bool | None:
         return None if flags is None else bool(flags[index])
@@ -213,6 +233,11 @@ def _rows(data: TestSet, found: Findings) -> tuple[SampleRow, ...]:
             interval=flag(found.flags.interval, index),
             delta=flag(found.flags.delta, index),
             attacked=flag(attacked, index),
+            radius_exact=None if radii.exact is None else str(radii.exact[index]),
+            radius_interval=None if radii.interval is None else int(radii.interval[index]),
+            radius_delta=str(radii.delta[index]),
+            joint=flag(found.flags.joint, index),
+            radius_joint=None if radii.joint is None else int(radii.joint[index]),
         )
         for index, label in enumerate(data.labels)
     )

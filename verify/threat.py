@@ -20,6 +20,7 @@ from fractions import Fraction
 from typing import Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from linfdeploy.engines.base import Images
 from linfdeploy.errors import InputError
@@ -70,10 +71,11 @@ class Threat:
         return box_of(images, self.levels)
 
 
-def box_of(images: Images, levels: int) -> tuple[Images, Images]:
-    """Returns the images `levels` below and above, clipped to [0, 255]."""
+def box_of(images: Images, levels: int | npt.NDArray[np.int64]) -> tuple[Images, Images]:
+    """Returns the images `levels` below and above, clipped to [0, 255]; (N,) levels are each image's own."""
     wide = images.astype(np.int16)
-    lower, upper = np.maximum(wide - levels, 0), np.minimum(wide + levels, PIXEL_MAX)
+    reach = np.asarray(levels, np.int16).reshape(-1, 1, 1, 1)
+    lower, upper = np.maximum(wide - reach, 0), np.minimum(wide + reach, PIXEL_MAX)
     return lower.astype(np.uint8), upper.astype(np.uint8)
 
 

@@ -29,8 +29,9 @@ def command(file: Path) -> None:
     from linfdeploy.onnx.read import MAX_BYTES
 
     data = read_bytes(file, 4 * MAX_BYTES, "a checkpoint, an ONNX model or an engine")
-    lines = _checkpoint(file) if data[:4] == ZIP_MAGIC else _graph(file)
-    for name, value in [*lines, ("sha256", sha256_of(data))]:
+    sha256 = sha256_of(data)
+    lines = _checkpoint(file) if data[:4] == ZIP_MAGIC else _graph(file, sha256)
+    for name, value in [*lines, ("sha256", sha256)]:
         click.echo(one_line(f"{name:<12} {value}"))
 
 
@@ -49,19 +50,24 @@ def _checkpoint(file: Path) -> Iterator[tuple[str, object]]:
     yield from sorted(((str(name), str(value)) for name, value in checkpoint.provenance.items()))
 
 
-def _graph(file: Path) -> Iterator[tuple[str, object]]:
-    from linfdeploy.engines.manifest import read_manifest
+def _graph(file: Path, sha256: str) -> Iterator[tuple[str, object]]:
+    from linfdeploy.engines.manifest import model_path, read_manifest
     from linfdeploy.onnx.read import read_graph
 
-    graph, manifest = read_graph(file), read_manifest(file)
+    manifest = read_manifest(file)
+    graph = read_graph(file if manifest is None or manifest.file_is_graph else model_path(file))
     yield "file", f"engine of {manifest.backend}" if manifest else "ONNX model"
-    if manifest and manifest.engine_sha256 != graph.sha256:
+    if manifest and manifest.engine_sha256 != sha256:
         yield "WARNING", "the file is not the one that was built: its SHA-256 differs from the manifest's"
+    if manifest and not manifest.file_is_graph and manifest.graph_sha256 != graph.sha256:
+        yield "WARNING", "the model is not the one it was built from: its SHA-256 differs from the manifest's"
     for departure in graph.departures:
         yield "WARNING", departure
     yield "form", f"{graph.options.form}, opset {graph.options.opset}" + (", radius" * graph.options.radius)
     if manifest and "kernel" in manifest.versions:
         yield "kernel", manifest.versions["kernel"]
+    if manifest and manifest.layers:
+        yield "layers run", ", ".join(f"{node}: {way}" for node, way in manifest.layers.items())
     yield "precision", _precision(graph)
     yield from _layers(graph)
 

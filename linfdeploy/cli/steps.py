@@ -11,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from linfdeploy.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from linfdeploy.engines.bundle.read import Bundle
+    from linfdeploy.engines.manifest import Manifest
     from linfdeploy.onnx.pixel_net import Precision
     from linfdeploy.report import ReportPaths
     from linfdeploy.report.model import AuditReport
@@ -64,16 +66,38 @@ def build(model: Path, engine: Path, backend: str | None, options: dict[str, obj
         LinfDeployError: The model cannot be read, built or written.
     """
     from linfdeploy.engines.build import engine_from_onnx
+
+    start = perf_counter()
+    return _words_of(engine_from_onnx(model, engine, backend, options), engine, perf_counter() - start)
+
+
+def refit(model: Path, old: Path, engine: Path) -> list[str]:
+    """Gives an engine another model's weights; returns what `build` does.
+
+    Raises:
+        LinfDeployError: The model or the engine cannot be read, refitted or written.
+    """
+    from linfdeploy.engines.build import refitted_engine
+
+    start = perf_counter()
+    return _words_of(refitted_engine(model, old, engine), engine, perf_counter() - start)
+
+
+def _words_of(manifest: Manifest, engine: Path, seconds: float) -> list[str]:
     from linfdeploy.engines.custom_ops.library import kernel_note
 
-    manifest = engine_from_onnx(model, engine, backend, options)
-    check = manifest.self_check
-    facts = (
-        f"{manifest.backend} {manifest.versions[manifest.backend]}, {manifest.precision}; "
-        f"{check['bit_identical']:.2%} of the logits of {check['images']} random images equal the evaluator's bits"
-    )
-    kernel = manifest.versions.get("kernel")
-    return [facts, kernel_note(kernel)] if kernel else [facts]
+    facts = f"{manifest.backend} {manifest.versions[manifest.backend]}, {manifest.precision}; {_checked(manifest)}"
+    if manifest.backend == "onnxruntime":
+        return [facts, kernel_note(manifest.versions["kernel"])]
+    size = engine.stat().st_size
+    return [facts, f"LinfDist runs as {manifest.versions['kernel']}; {size:,} bytes, built in {seconds:.1f} s"]
+
+
+def _checked(manifest: Manifest) -> str:
+    if (check := manifest.self_check) is None:
+        return "not run, since this machine cannot: run linfdeploy verify where it is deployed"
+    share, images = check["bit_identical"], check["images"]
+    return f"{share:.2%} of the logits of {images} random images equal the evaluator's bits"
 
 
 def places_of_build(model: Path, engine: Path | None, backend: str | None) -> tuple[Path, Path, str | None]:

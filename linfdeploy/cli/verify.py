@@ -111,6 +111,7 @@ def _table(report: AuditReport) -> Any:
         ("certified by margin: E, exact", certified.reference_margin, certified.exact),
         ("certified by margin: D, delta", certified.reference_margin, certified.delta),
         ("certified by interval: I", certified.reference, certified.interval),
+        ("certified with the last layer jointly: J", None, certified.joint),
         (
             "under attack (PGD)",
             *((attack.reference_robust_accuracy, attack.robust_accuracy) if attack else (None, None)),

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one interface that every engine has."""
+"""The one interface that every engine has, and the one that every backend has."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from linfdeploy.errors import EngineError
+from linfdeploy.onnx.read import DeployedGraph
 
-__all__ = ["Answers", "Engine", "Images", "Logits"]
+__all__ = ["Answers", "Backend", "BuiltEngine", "Engine", "Images", "Logits"]
 
 Images: TypeAlias = npt.NDArray[np.uint8]
 Logits: TypeAlias = npt.NDArray[np.float32]
@@ -73,3 +75,44 @@ class Engine(ABC):
     @abstractmethod
     def _answer(self, images: Images) -> Answers:
         """Computes the outputs of a checked batch."""
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """What a backend made of a graph.
+
+    Attributes:
+        data: The engine file.
+        versions: Of the libraries that built it; `kernel` says how LinfDist runs.
+        layers: See `Manifest.layers`.
+    """
+
+    data: bytes
+    versions: Mapping[str, str]
+    layers: Mapping[str, str] | None = None
+
+
+class Backend(Protocol):
+    """What a module of this package that builds and runs engines has.
+
+    Attributes:
+        BACKEND: Its name.
+        OPTIONS: Names of the options that it takes.
+        FILE_IS_GRAPH: Whether its engine file is the ONNX model; else the model is kept beside it.
+    """
+
+    BACKEND: str
+    OPTIONS: frozenset[str]
+    FILE_IS_GRAPH: bool
+
+    def available(self) -> str | None:
+        """Returns None when this machine can build engines, else what is missing and how to get it."""
+
+    def runnable(self) -> str | None:
+        """Returns None when this machine can run engines, else what is missing and how to get it."""
+
+    def build(self, graph: DeployedGraph, options: Mapping[str, Any]) -> BuiltEngine:
+        """Builds an engine, or raises EngineError."""
+
+    def load(self, graph: DeployedGraph, options: Mapping[str, Any], data: bytes) -> Engine:
+        """Opens an engine file that `build` made of `graph`, or raises EngineError."""

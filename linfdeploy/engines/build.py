@@ -5,27 +5,29 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from linfdeploy import __version__
-from linfdeploy.engines.base import Engine
-from linfdeploy.engines.manifest import Manifest, manifest_bytes, manifest_path, read_manifest
+from linfdeploy.engines.base import Backend, BuiltEngine, Engine
+from linfdeploy.engines.manifest import Manifest, manifest_bytes, manifest_path, model_path, read_manifest
 from linfdeploy.engines.reference import ReferenceEngine, roundings_of
-from linfdeploy.errors import EngineError
-from linfdeploy.files import atomic_write, sha256_of
-from linfdeploy.onnx.read import DeployedGraph, read_graph
+from linfdeploy.errors import EngineError, InputError
+from linfdeploy.files import atomic_write, read_bytes, sha256_of
+from linfdeploy.onnx.read import MAX_BYTES, DeployedGraph, read_graph
 
-__all__ = ["BACKENDS", "OpenedEngine", "engine_from_onnx", "open_engine"]
+__all__ = ["BACKENDS", "OpenedEngine", "engine_from_onnx", "open_engine", "refitted_engine"]
 
-BACKENDS = ("onnxruntime",)
+BACKENDS = ("tensorrt", "onnxruntime", "tensorrt-rtx")
 """Backends in the order in which `build` tries them; each is a module of this package."""
 
 SELF_CHECK_IMAGES = 64
+PLAN_MAGIC = (b"ftrt", b"vtrt")
+"""The first bytes of a plan of TensorRT and of TensorRT-RTX."""
 
 
 @dataclass(frozen=True)
@@ -34,23 +36,27 @@ class OpenedEngine:
 
     Attributes:
         engine: Runs images.
-        graph: Read from the engine's own file.
+        graph: Read from the engine's own file, or from the model that is kept beside a plan.
         manifest: None for a bare ONNX file.
         backend: Name of the backend.
+        sha256: Of the engine's file.
     """
 
     engine: Engine
     graph: DeployedGraph
     manifest: Manifest | None
     backend: str
+    sha256: str
 
 
 def engine_from_onnx(model: Path, out: Path, backend: str | None, options: Mapping[str, Any]) -> Manifest:
     """Builds an engine, runs it once against the bit-exact evaluator, and writes it with its manifest.
 
+    What this machine can build but not run is written without that run, and the manifest has no `self_check`.
+
     Args:
         model: The ONNX file.
-        out: The engine file; the manifest goes beside it.
+        out: The engine file; the manifest goes beside it, and so does the model, if the engine does not hold it.
         backend: One of BACKENDS, or None for the first that this machine can run.
         options: The backend's options, recorded in the manifest.
 
@@ -58,28 +64,42 @@ def engine_from_onnx(model: Path, out: Path, backend: str | None, options: Mappi
         InputError: The model cannot be read, or `out` cannot be written.
         EngineError: No backend can run, the graph is not ours, or the backend refuses it.
     """
-    graph = read_graph(model)
-    if graph.departures:
-        raise EngineError(f"{model}: {graph.departures[0]}; expected a graph as exported: export it again")
-    name = backend or _first_available()
-    data = _backend(name).build(graph, options)
-    engine = _backend(name).load(graph, options)
-    manifest = Manifest(
-        backend=name,
-        engine_sha256=sha256_of(data),
-        model_sha256=graph.sha256,
-        precision=graph.net.precision,
-        grid=graph.net.grid,
-        form=graph.options.form,
-        options=dict(options),
-        versions={"linfdeploy": __version__, **engine.versions},
-        self_check=_self_check(engine, graph),
-    )
-    # Both are whole before either takes its place: no engine without its manifest.
-    with atomic_write(manifest_path(out)) as beside, atomic_write(out) as file:
-        beside.write(manifest_bytes(manifest))
-        file.write(data)
+    graph = _own_graph(model)
+    chosen = _builder(backend)
+    if unknown := sorted(set(options) - chosen.OPTIONS):
+        taken = ", ".join(sorted(chosen.OPTIONS))
+        raise EngineError(f"backend {chosen.BACKEND} has no option {unknown[0]!r}; expected {taken}")
+    built = chosen.build(graph, options)
+    manifest = _manifest(chosen, built, graph, options)
+    _write(out, manifest, built.data, None if chosen.FILE_IS_GRAPH else _graph_data(graph))
     return manifest
+
+
+def refitted_engine(model: Path, old: Path, out: Path) -> Manifest:
+    """Gives an engine that was built to be refitted the weights of another model, and writes it as a new one.
+
+    Args:
+        model: An ONNX file that differs in its weights alone from the one that `old` was built from.
+        old: The engine, which stays as it is.
+        out: The new engine.
+
+    Raises:
+        InputError: A file cannot be read or written.
+        EngineError: The backend cannot refit engines, or not this one with this model.
+    """
+    manifest = read_manifest(old)
+    if manifest is None or not hasattr(backend := _backend(manifest.backend), "refit"):
+        found = f"of {manifest.backend}" if manifest else "without a manifest"
+        raise EngineError(f"{old} is an engine {found}; expected one of tensorrt, built with --refit")
+    graph = _own_graph(model)
+    if missing := backend.available():
+        raise EngineError(f"backend {backend.BACKEND} cannot build here: {missing}")
+    data = read_bytes(old, MAX_BYTES, "an engine")
+    _check_plan(old, data, backend, manifest)
+    built = backend.refit(read_graph(_kept_model(old, manifest)), graph, manifest.options, data)
+    fresh = _manifest(backend, built, graph, manifest.options)
+    _write(out, fresh, built.data, _graph_data(graph))
+    return fresh
 
 
 def open_engine(path: Path, options: Mapping[str, Any] | None = None) -> OpenedEngine:
@@ -94,27 +114,102 @@ def open_engine(path: Path, options: Mapping[str, Any] | None = None) -> OpenedE
         EngineError: The backend is missing or refuses the file.
     """
     manifest = read_manifest(path)
-    graph = read_graph(path)
-    name = manifest.backend if manifest else _first_available()
+    backend = _backend(manifest.backend) if manifest else _first_runnable()
+    if missing := backend.runnable():
+        raise EngineError(f"backend {backend.BACKEND} cannot run here: {missing}")
+    data = read_bytes(path, MAX_BYTES, "an engine or an ONNX model")
+    _check_plan(path, data, backend, manifest)
+    graph = read_graph(path if manifest is None or backend.FILE_IS_GRAPH else _kept_model(path, manifest))
     used = {**(manifest.options if manifest else {}), **(options or {})}
-    return OpenedEngine(_backend(name).load(graph, used), graph, manifest, name)
+    return OpenedEngine(backend.load(graph, used, data), graph, manifest, backend.BACKEND, sha256_of(data))
 
 
-def _backend(name: str) -> ModuleType:
+def _own_graph(model: Path) -> DeployedGraph:
+    graph = read_graph(model)
+    if graph.departures:
+        raise EngineError(f"{model}: {graph.departures[0]}; expected a graph as exported: export it again")
+    return graph
+
+
+def _manifest(backend: Backend, built: BuiltEngine, graph: DeployedGraph, options: Mapping[str, Any]) -> Manifest:
+    engine = None if backend.runnable() else backend.load(graph, options, built.data)
+    return Manifest(
+        backend=backend.BACKEND,
+        engine_sha256=sha256_of(built.data),
+        model_sha256=graph.sha256,
+        graph_sha256=sha256_of(built.data if backend.FILE_IS_GRAPH else _graph_data(graph)),
+        precision=graph.net.precision,
+        grid=graph.net.grid,
+        form=graph.options.form,
+        options=dict(options),
+        versions={"linfdeploy": __version__, **built.versions, **(engine.versions if engine else {})},
+        self_check=_self_check(engine, graph) if engine else None,
+        layers=built.layers,
+    )
+
+
+def _graph_data(graph: DeployedGraph) -> bytes:
+    data: bytes = graph.model.SerializeToString(deterministic=True)
+    return data
+
+
+def _write(out: Path, manifest: Manifest, data: bytes, graph: bytes | None) -> None:
+    """Writes an engine with what belongs beside it: all are whole before any takes its place."""
+    with ExitStack() as files:
+        if graph is not None:
+            files.enter_context(atomic_write(model_path(out))).write(graph)
+        files.enter_context(atomic_write(manifest_path(out))).write(manifest_bytes(manifest))
+        files.enter_context(atomic_write(out)).write(data)
+
+
+def _check_plan(path: Path, data: bytes, backend: Backend, manifest: Manifest | None) -> None:
+    """A plan is code of the backend: none is loaded but the very one that was built."""
+    if manifest is None:
+        if data[:4] in PLAN_MAGIC:
+            raise InputError(
+                f"{path} is a TensorRT plan without its manifest; expected {manifest_path(path).name} beside it: "
+                "build the engine with linfdeploy build"
+            )
+    elif not backend.FILE_IS_GRAPH and (found := sha256_of(data)) != manifest.engine_sha256:
+        raise InputError(
+            f"{path} is damaged or another engine: its SHA-256 is {found}; the manifest of its build says "
+            f"{manifest.engine_sha256}: build the engine again"
+        )
+
+
+def _kept_model(engine: Path, manifest: Manifest) -> Path:
+    path = model_path(engine)
+    found = sha256_of(read_bytes(path, MAX_BYTES, "the ONNX model that the engine was built from"))
+    if found != manifest.graph_sha256:
+        raise InputError(
+            f"{path} is not the model that the engine was built from: its SHA-256 is {found}; the manifest says "
+            f"{manifest.graph_sha256}: build the engine again"
+        )
+    return path
+
+
+def _backend(name: str) -> Backend:
     if name not in BACKENDS:
         raise EngineError(f"backend is {name!r}; expected one of {', '.join(BACKENDS)}")
-    module = importlib.import_module(f"linfdeploy.engines.{name}")
-    if missing := module.available():
-        raise EngineError(f"backend {name} cannot run here: {missing}")
-    return module
+    return cast(Backend, importlib.import_module(f"linfdeploy.engines.{name.replace('-', '_')}"))
 
 
-def _first_available() -> str:
+def _builder(name: str | None) -> Backend:
+    if name is None:
+        return _first_runnable()
+    backend = _backend(name)
+    if missing := backend.available():
+        raise EngineError(f"backend {name} cannot build here: {missing}")
+    return backend
+
+
+def _first_runnable() -> Backend:
     missing = {}
     for name in BACKENDS:
-        reason = importlib.import_module(f"linfdeploy.engines.{name}").available()
+        backend = _backend(name)
+        reason = backend.runnable()
         if reason is None:
-            return name
+            return backend
         missing[name] = reason
     raise EngineError("no backend can run here: " + "; ".join(f"{name}: {why}" for name, why in missing.items()))
 

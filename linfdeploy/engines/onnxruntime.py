@@ -12,14 +12,16 @@ from typing import Any, get_args
 
 import numpy as np
 
-from linfdeploy.engines.base import Answers, Engine, Images
+from linfdeploy.engines.base import Answers, BuiltEngine, Engine, Images
 from linfdeploy.engines.custom_ops.library import CustomOps, register
 from linfdeploy.errors import EngineError, brief
 from linfdeploy.onnx.read import DeployedGraph
 
-__all__ = ["BACKEND", "OnnxRuntimeEngine", "available", "build", "load"]
+__all__ = ["BACKEND", "FILE_IS_GRAPH", "OPTIONS", "OnnxRuntimeEngine", "available", "build", "load", "runnable"]
 
 BACKEND = "onnxruntime"
+OPTIONS = frozenset({"custom_ops", "device", "threads"})
+FILE_IS_GRAPH = True
 MAX_THREADS = 1024
 
 
@@ -54,7 +56,7 @@ class OnnxRuntimeEngine(Engine):
 
 
 def available() -> str | None:
-    """Returns None when this machine can run the backend, else what is missing."""
+    """Returns None when this machine can build, else what is missing."""
     try:
         import onnxruntime  # noqa: F401
     except ImportError:
@@ -62,14 +64,18 @@ def available() -> str | None:
     return None
 
 
-def build(graph: DeployedGraph, options: Mapping[str, Any]) -> bytes:
-    """Returns the engine file's bytes; starts a session first, so that a model that cannot run is refused here."""
-    OnnxRuntimeEngine(graph, options)
-    data: bytes = graph.model.SerializeToString(deterministic=True)
-    return data
+def runnable() -> str | None:
+    """Returns None when this machine can run engines, else what is missing."""
+    return available()
 
 
-def load(graph: DeployedGraph, options: Mapping[str, Any]) -> Engine:
+def build(graph: DeployedGraph, options: Mapping[str, Any]) -> BuiltEngine:
+    """Returns the engine file; starts a session first, so that a model that cannot run is refused here."""
+    engine = OnnxRuntimeEngine(graph, options)
+    return BuiltEngine(graph.model.SerializeToString(deterministic=True), engine.versions)
+
+
+def load(graph: DeployedGraph, options: Mapping[str, Any], _data: bytes = b"") -> Engine:
     """Opens an engine that `build` wrote."""
     return OnnxRuntimeEngine(graph, options)
 

@@ -87,11 +87,23 @@ class ReferenceEngine(Engine):
         Returns:
             Lower and upper ends of the logits, each (N, K) float32.
         """
+        return self.last_bounds(*self.last_inputs(lower, upper))
+
+    def last_inputs(self, lower: Images, upper: Images) -> tuple[Logits, Logits]:
+        """Bounds what enters the last layer, over boxes of images; the ends are (N, I) float32 each."""
         low, high = _flat(lower), _flat(upper)
-        for index, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
-            low, high = self.distance_bounds(low, high, weight)
-            low, high = self._add(low, bias, index), self._add(high, bias, index)
+        for index in range(len(self._weights) - 1):
+            low, high = self._layer_bounds(low, high, index)
+        return low, high
+
+    def last_bounds(self, low: Logits, high: Logits) -> tuple[Logits, Logits]:
+        """Bounds the logits, (N, K) float32 each, from the bounds of `last_inputs`."""
+        low, high = self._layer_bounds(low, high, len(self._weights) - 1)
         return -high, -low
+
+    def _layer_bounds(self, low: Logits, high: Logits, index: int) -> tuple[Logits, Logits]:
+        low, high = self.distance_bounds(low, high, self._weights[index])
+        return self._add(low, self._biases[index], index), self._add(high, self._biases[index], index)
 
     def _answer(self, images: Images) -> Answers:
         x = _flat(images)

@@ -33,7 +33,9 @@ def write_csv(rows: Iterable[SampleRow], path: Path) -> None:
     write_bytes(path, csv_bytes(rows))
 
 
-def _cell(value: float | bool | None) -> str:
+def _cell(value: float | bool | str | None) -> str:
     if value is None:
         return ""
+    if isinstance(value, str):
+        return value
     return str(int(value)) if isinstance(value, bool) else repr(value)

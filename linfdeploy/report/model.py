@@ -17,6 +17,7 @@ __all__ = [
     "Attack",
     "AuditReport",
     "Certified",
+    "ClassResult",
     "Conformance",
     "Curve",
     "EngineFacts",
@@ -94,8 +95,9 @@ class Accuracy:
 class Certified:
     """Fractions of samples that are correct and certified.
 
-    `exact`, `interval` and `delta` are about the engine; `reference` (interval) and `reference_margin` about the
-    checkpoint before deployment; `same_set`: do intervals certify the very same samples before and after?
+    `exact`, `interval`, `delta` and `joint` are about the engine; `reference` (interval) and `reference_margin`
+    about the checkpoint before deployment; `same_set`: do intervals certify the very same samples before and
+    after?
     """
 
     exact: float | None
@@ -104,6 +106,30 @@ class Certified:
     reference: float | None
     reference_margin: float | None
     same_set: bool | None = None
+    joint: float | None = None
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """The figures of one class: fractions of the samples that have its label.
+
+    Attributes:
+        label: The class.
+        samples: How many have it, at least 1.
+        clean: Classified correctly.
+        exact: Correct and certified; None where the certificate does not apply. Likewise the others.
+        interval: By certificate I.
+        delta: By certificate D.
+        joint: By certificate J.
+    """
+
+    label: int
+    samples: int
+    clean: float
+    exact: float | None
+    interval: float | None
+    delta: float | None
+    joint: float | None = None
 
 
 @dataclass(frozen=True)
@@ -195,6 +221,7 @@ class Curve:
     exact: tuple[float, ...] | None
     interval: tuple[float, ...] | None
     delta: tuple[float, ...] | None
+    joint: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -227,6 +254,11 @@ class SampleRow:
         interval: Certificate I.
         delta: Certificate D.
         attacked: Whether an attack changed a right prediction to a wrong one; None where none was tried.
+        radius_exact: Certificate E holds for radii strictly below this, in pixels, as `str(Fraction)`: "51/2".
+        radius_interval: Certificate I holds for radii up to this many levels; -1 for none.
+        radius_delta: Certificate D holds for radii strictly below this, in pixels, as `str(Fraction)`.
+        joint: Certificate J.
+        radius_joint: Certificate J holds for radii up to this many levels; -1 for none.
     """
 
     index: int
@@ -237,6 +269,11 @@ class SampleRow:
     interval: bool | None
     delta: bool | None
     attacked: bool | None
+    radius_exact: str | None = None
+    radius_interval: int | None = None
+    radius_delta: str | None = None
+    joint: bool | None = None
+    radius_joint: int | None = None
 
 
 @dataclass(frozen=True)
@@ -258,6 +295,7 @@ class AuditReport:
         conformance: The engine against the evaluator.
         lipschitz: The engine against the property that the certificates rest on.
         curve: Certified accuracy for other radii.
+        classes: One for each class that has samples, by label.
         assumptions: What each certificate assumes, in words, by its field name in `certified`.
         violations: Why the verdict is `fail`; empty for `pass`.
         rows: One for each sample.
@@ -281,6 +319,7 @@ class AuditReport:
     assumptions: Mapping[str, str]
     violations: tuple[Violation, ...]
     rows: tuple[SampleRow, ...] = field(repr=False)
+    classes: tuple[ClassResult, ...] = ()
     schema: str = SCHEMA
 
     @property

@@ -35,6 +35,10 @@ CERTIFICATES: Mapping[str, tuple[str, str]] = {
         "Bounds on every value inside the net for all changed images at once, computed with the engine's own "
         "operations and roundings.",
     ),
+    "joint": (
+        "Intervals, last layer jointly (J)",
+        "As I; where two classes' intervals overlap, the difference of the two is bounded instead of each alone.",
+    ),
     "delta": (
         "Margin less rounding (D)",
         "A lead of more than 2 eps plus a bound on all rounding errors; in whatever order the engine computes.",
@@ -67,6 +71,7 @@ KINDS: Mapping[str, str] = {
 _HOW: Mapping[str, str] = {
     "exact": "computed exactly",
     "interval": "computed with the engine's own roundings",
+    "joint": "computed with the engine's own roundings",
     "delta": "with every rounding error bounded",
 }
 

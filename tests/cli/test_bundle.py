@@ -25,6 +25,7 @@ from linfdeploy.onnx.write import GraphOptions, model_from_net
 from linfdeploy.training.data import load_dataset
 
 FLAT_EPS = "3px"
+ONNXRUNTIME = ("--backend", "onnxruntime", "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def small(files: Any) -> Path:
 
 
 def build(folder: Path, *options: str | Path) -> Outcome:
-    return call("build", folder, *options, "--backend", "onnxruntime", "--device", "cpu")
+    return call("build", folder, *options, *ONNXRUNTIME)
 
 
 def verify(folder: Path, *options: str | Path) -> Outcome:
@@ -105,7 +106,7 @@ def test_the_readmes_commands_in_the_folder(small: Path, monkeypatch: pytest.Mon
     lines = [line for line in commands(small) if line.startswith("linfdeploy ")]
     monkeypatch.chdir(small)
     build_it, verify_it = (shlex.split(line)[1:] for line in lines)
-    assert call(*build_it, "--backend", "onnxruntime", "--device", "cpu").code == 0
+    assert call(*build_it, *ONNXRUNTIME).code == 0
     audited = call(*verify_it)
     assert audited.code == 0, audited
     assert (small / "report" / "report.html").is_file()
@@ -185,7 +186,7 @@ def flipped(path: Path) -> bytes:
 
 def test_an_engine_with_one_bit_flipped_fails(small: Path, files: Any) -> None:
     files.model.write_bytes(flipped(files.model))
-    assert call("build", files.model, small / "model.engine", "--device", "cpu").code == 0
+    assert call("build", files.model, small / "model.engine", *ONNXRUNTIME).code == 0
     outcome = verify(small)
     assert outcome.code == 1
     assert "verdict: fail" in outcome.out
@@ -204,7 +205,7 @@ def test_an_engine_with_one_bit_flipped_fails(small: Path, files: Any) -> None:
 
 def test_an_engine_whose_manifest_lies_fails_by_its_bits(small: Path, files: Any) -> None:
     files.model.write_bytes(flipped(files.model))
-    assert call("build", files.model, small / "model.engine", "--device", "cpu").code == 0
+    assert call("build", files.model, small / "model.engine", *ONNXRUNTIME).code == 0
     manifest = small / "model.engine.json"
     lies = manifest.read_text().replace(sha256_of(files.model.read_bytes()), read_bundle(small).model_sha256)
     manifest.write_text(lies)
@@ -222,7 +223,7 @@ def test_a_promise_of_the_bundle_is_not_forgotten(files: Any) -> None:
     files.model.write_bytes(exported("exact"))
     assert call("bundle", files.model, "-o", folder, "--data", files.data).code == 0
     files.model.write_bytes(exported("fp32"))
-    assert call("build", files.model, folder / "model.engine", "--device", "cpu").code == 0
+    assert call("build", files.model, folder / "model.engine", *ONNXRUNTIME).code == 0
     assert verify(folder).code == 1
     kinds = {found["kind"] for found in report_of(folder)["violations"]}
     assert {"golden", "precision"} <= kinds

@@ -32,7 +32,7 @@ def written(folder: Path, precision: Precision = "exact", form: Form = "function
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_manifest_says_what_was_built(precision: Precision, tmp_path: Path) -> None:
     model, engine = written(tmp_path, precision), tmp_path / "out" / "model.engine"
-    manifest = engine_from_onnx(model, engine, None, CPU)
+    manifest = engine_from_onnx(model, engine, "onnxruntime", CPU)
     assert read_manifest(engine) == manifest
     assert manifest.backend == "onnxruntime"
     assert manifest.engine_sha256 == sha256_of(engine.read_bytes())
@@ -88,9 +88,12 @@ def test_unknown_backends_are_refused(tmp_path: Path) -> None:
 
 def test_missing_backends_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "available", lambda: "it is not installed: pip install it")
-    with pytest.raises(EngineError, match="no backend can run here: onnxruntime: it is not installed"):
+    with pytest.raises(
+        EngineError,
+        match=r"no backend can run here: tensorrt: .*; onnxruntime: it is not installed.*; tensorrt-rtx: ",
+    ):
         engine_from_onnx(written(tmp_path), tmp_path / "engine", None, CPU)
-    with pytest.raises(EngineError, match="backend onnxruntime cannot run here: it is not installed"):
+    with pytest.raises(EngineError, match="backend onnxruntime cannot build here: it is not installed"):
         engine_from_onnx(written(tmp_path), tmp_path / "engine", "onnxruntime", CPU)
 
 
@@ -115,12 +118,12 @@ def test_engine_and_manifest_are_written_together_or_not_at_all(tmp_path: Path) 
     model, engine = written(tmp_path), tmp_path / "out" / "engine"
     manifest_path(engine).mkdir(parents=True)
     with pytest.raises(InputError, match=r"cannot write .*engine.json: it is a folder; name a file"):
-        engine_from_onnx(model, engine, None, CPU)
+        engine_from_onnx(model, engine, "onnxruntime", CPU)
     assert [path.name for path in engine.parent.iterdir()] == ["engine.json"]
     manifest_path(engine).rmdir()
     engine.mkdir()
     with pytest.raises(InputError, match=r"cannot write .*engine: it is a folder; name a file"):
-        engine_from_onnx(model, engine, None, CPU)
+        engine_from_onnx(model, engine, "onnxruntime", CPU)
     assert [path.name for path in engine.parent.iterdir()] == ["engine"]
 
 
@@ -128,7 +131,7 @@ def test_an_old_engine_stays_when_the_new_one_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, engine = written(tmp_path), tmp_path / "out" / "engine"
-    engine_from_onnx(model, engine, None, CPU)
+    engine_from_onnx(model, engine, "onnxruntime", CPU)
     before = {path.name: path.read_bytes() for path in engine.parent.iterdir()}
 
     def full(_manifest: object) -> bytes:

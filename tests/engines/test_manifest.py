@@ -13,6 +13,7 @@ MANIFEST = Manifest(
     backend="onnxruntime",
     engine_sha256="a" * 64,
     model_sha256="b" * 64,
+    graph_sha256="c" * 64,
     precision="exact",
     grid=12,
     form="function",
@@ -38,8 +39,8 @@ def test_none_where_there_is_none(tmp_path: Path) -> None:
     ("change", "text"),
     [
         (
-            {"format": "linfdeploy.engine/2"},
-            "is no manifest of format 'linfdeploy.engine/1': build the engine again",
+            {"format": "linfdeploy.engine/1"},
+            "is no manifest of format 'linfdeploy.engine/2': build the engine again",
         ),
         ({"extra": 1}, "is no manifest of format"),
         ({"backend": 3}, "backend is 3; expected a plain word: build"),
@@ -55,7 +56,9 @@ def test_none_where_there_is_none(tmp_path: Path) -> None:
         ({"form": 1.5}, "form is 1.5; expected"),
         ({"options": []}, r"options is \[\]; expected a mapping"),
         ({"versions": "x"}, "versions is 'x'; expected a mapping"),
-        ({"self_check": None}, "self_check is None; expected a mapping"),
+        ({"self_check": 1}, "self_check is 1; expected a mapping"),
+        ({"layers": "x"}, "layers is 'x'; expected a mapping"),
+        ({"graph_sha256": 1}, "graph_sha256 is 1; expected a plain word"),
     ],
 )
 def test_refuses(change: dict[str, Any], text: str, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import pytest
 from emulated import Emulated, run
 from trt_headers import HEADERS, HOW, PLUGINS, cuda_headers, version_of
 
+from linfdeploy.engines.trt.library import PluginLibrary
+
 Builds = Callable[[str], Emulated]
 pytestmark = [
     pytest.mark.skipif(not HEADERS, reason=f"there are no headers of TensorRT: {HOW}"),
@@ -42,21 +44,23 @@ def test_all_checks(build: Emulated) -> None:
 
 
 class TestLibrary:
-    """The library itself, as a user builds it."""
+    """The library itself, as it is built for a GPU."""
 
-    def test_it_exports_the_entry_points_alone(self, library: Path) -> None:
-        names = {line.split()[-1] for line in run("nm", "-D", "--defined-only", library).stdout.splitlines()}
+    def test_it_exports_the_entry_points_alone(self, plugin_library: PluginLibrary) -> None:
+        names = {
+            line.split()[-1] for line in run("nm", "-D", "--defined-only", plugin_library.path).stdout.splitlines()
+        }
         assert names == {"getCreators", "setLoggerFinder"}
 
-    def test_it_needs_no_library_of_tensorrt_or_cuda(self, library: Path) -> None:
-        needed = re.findall(r"NEEDED.*\[(.*)\]", run("readelf", "-d", library).stdout)
+    def test_it_needs_no_library_of_tensorrt_or_cuda(self, plugin_library: PluginLibrary) -> None:
+        needed = re.findall(r"NEEDED.*\[(.*)\]", run("readelf", "-d", plugin_library.path).stdout)
         assert needed
         assert not [name for name in needed if re.search("nv|cuda", name)]
 
-    def test_its_interfaces(self, library: Path, tmp_path: Path) -> None:
+    def test_its_interfaces(self, plugin_library: PluginLibrary, tmp_path: Path) -> None:
         headers = f"-isystem{HEADERS[-1]}", f"-isystem{cuda_headers()}"
         build = Emulated(tmp_path, flags=("-O0", *headers))
         suite = build.program_without_kernels("conformance", sorted((PLUGINS / "conformance").glob("*.cpp")))
-        done = run(suite, library, "--no-results")
+        done = run(suite, plugin_library.path, "--no-results")
         assert done.returncode == 0, done.stdout
         assert " 0 failures" in done.stdout

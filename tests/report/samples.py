@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from fractions import Fraction
 
 from linfdeploy.report.model import (
     Accuracy,
     Attack,
     AuditReport,
     Certified,
+    ClassResult,
     Conformance,
     Curve,
     EngineFacts,
@@ -41,7 +43,9 @@ def passing(samples: int = 449) -> AuditReport:
         engine=_engine(),
         reference=ReferenceFacts("demo/ckpt.pt", "cd" * 32),
         accuracy=Accuracy(_share(rows, "label"), 0.977),
-        certified=Certified(_share(rows, "exact"), _share(rows, "interval"), None, 0.9, 0.8863),
+        certified=Certified(
+            _share(rows, "exact"), _share(rows, "interval"), None, 0.9, 0.8863, None, _share(rows, "joint")
+        ),
         attack=_attack(_share(rows, "attacked")),
         conformance=_conformance(),
         lipschitz=_lipschitz(),
@@ -52,6 +56,7 @@ def passing(samples: int = 449) -> AuditReport:
         },
         violations=(),
         rows=rows,
+        classes=_classes(rows),
     )
 
 
@@ -151,13 +156,31 @@ def _rows(samples: int) -> tuple[SampleRow, ...]:
     return tuple(_row(index, dice) for index in range(samples))
 
 
+def _certified(rows: tuple[SampleRow, ...]) -> Certified:
+    interval = _share(rows, "interval")
+    return Certified(_share(rows, "exact"), interval, None, 0.9, 0.8863, joint=interval)
+
+
+def _classes(rows: tuple[SampleRow, ...]) -> tuple[ClassResult, ...]:
+    groups = {label: tuple(row for row in rows if row.label == label) for label in range(10)}
+    return tuple(
+        ClassResult(label, len(of), _share(of, "label"), _share(of, "exact"), _share(of, "interval"), None)
+        for label, of in groups.items()
+        if of
+    )
+
+
 def _row(index: int, dice: random.Random) -> SampleRow:
     margin = round(dice.gauss(93, 34) * 4096) / 4096
     label, right = dice.randrange(10), margin > 0
     exact = margin > 2 * RADIUS
     interval = exact or (right and margin > 1.8 * RADIUS)
     attacked = right and not interval and dice.random() < 0.55
-    return SampleRow(index, label, label if right else (label + 1) % 10, margin, exact, interval, None, attacked)
+    radius = str(Fraction(max(margin, 0.0)) / 2)
+    predicted = label if right else (label + 1) % 10
+    level = int(margin / 1.8)
+    flags = exact, interval, None, attacked
+    return SampleRow(index, label, predicted, margin, *flags, radius, level, None, interval, level)
 
 
 def _share(rows: tuple[SampleRow, ...], what: str) -> float:
@@ -170,7 +193,7 @@ def _curve(rows: tuple[SampleRow, ...]) -> Curve:
     radii = tuple(float(eps) for eps in range(0, 81, 2))
     exact = tuple(sum(row.margin > 2 * eps for row in rows) / len(rows) for eps in radii)
     interval = tuple(sum(row.margin > 1.8 * eps for row in rows) / len(rows) for eps in radii)
-    return Curve(radii, exact, interval, None)
+    return Curve(radii, exact, interval, None, interval)
 
 
 def _attack(robust: float) -> Attack:

@@ -36,7 +36,7 @@ def subject(net: PixelNet, engine: Engine, folder: Path) -> Subject:
     path = folder / "model.onnx"
     metadata = {"precision": net.precision, **({"grid": str(net.grid)} if net.grid is not None else {})}
     path.write_bytes(model_from_net(net, GraphOptions(), metadata).SerializeToString())
-    return Subject(path, OpenedEngine(engine, read_graph(path), None, "fake"), None)
+    return Subject(path, OpenedEngine(engine, read_graph(path), None, "fake", "0" * 64), None)
 
 
 def data_of(net: PixelNet) -> TestSet:

@@ -180,7 +180,8 @@ def audited(folder: Path, *, manifest_model: str | None = None, sha256: str = ""
     manifest = None
     if manifest_model:
         fields: dict[str, Any] = dict.fromkeys(Manifest.__dataclass_fields__)
-        fields |= {"engine_sha256": graph.sha256, "model_sha256": manifest_model, "precision": "exact", "grid": 12}
+        fields |= {"engine_sha256": graph.sha256, "graph_sha256": graph.sha256, "precision": "exact", "grid": 12}
+        fields["model_sha256"] = manifest_model
         manifest = Manifest(**fields)
     if sha256:
         graph = replace(graph, sha256=sha256)

@@ -24,7 +24,7 @@ def graph_of(net: PixelNet, claimed: Precision | None = None, departures: tuple[
 
 
 def manifest_of(precision: Precision) -> Manifest:
-    return Manifest("onnxruntime", SHA, SHA, precision, None, "function", {}, {}, {})
+    return Manifest("onnxruntime", SHA, SHA, SHA, precision, None, "function", {}, {}, {})
 
 
 def kinds(graph: DeployedGraph, manifest: Manifest | None, expected: PixelNet | None) -> list[str]:
@@ -40,7 +40,7 @@ def test_what_was_built_passes(precision: Precision) -> None:
 
 def test_another_file_is_named_with_both_hashes() -> None:
     net = random_net((4, 3), "exact", 0)
-    manifest = replace(manifest_of("exact"), engine_sha256="1" * 64)
+    manifest = replace(manifest_of("exact"), graph_sha256="1" * 64)
     (violation,) = identity_violations(graph_of(net), manifest, None)
     assert violation.kind == "engine file"
     assert SHA in violation.detail

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def findings(precision: Precision, matched: bool, attack: Attack | None, levels:
     same = ConformanceResult(Conformance(9, 1.0, 0, True, (), {"0": 9}), rounding, ())
     fallen = np.arange(COUNT) % 5 == 0
     graph = DeployedGraph(net, GraphOptions(), (), None, {}, "0" * 64, ModelProto())
-    subject = Subject(Path("m.engine"), OpenedEngine(engine, graph, None, "fake"), None)
+    subject = Subject(Path("m.engine"), OpenedEngine(engine, graph, None, "fake", "0" * 64), None)
     found = Findings(same, certifier, certifier.at(levels), logits, fallen, attack, Lipschitz(0, 0.0, 0.0, ()))
     return subject, TestSet("noise", images, labels.astype(np.int64)), found
 
@@ -65,7 +66,7 @@ def test_only_right_predictions_count_as_certified() -> None:
     found, facts, data = report()
     right = facts.certifier.labels == data.labels
     assert 0 < right.sum() < COUNT
-    for name in ("exact", "interval", "delta"):
+    for name in ("exact", "interval", "joint", "delta"):
         flags = getattr(facts.flags, name)
         assert (flags & ~right).any()
         assert getattr(found.certified, name) == sum((flags & right).tolist()) / COUNT
@@ -95,6 +96,36 @@ def test_the_curve_falls_starts_at_the_clean_accuracy_and_passes_the_threat(prec
         if series is not None:
             assert list(series) == sorted(series, reverse=True)
             assert series[curve.eps_pixels.index(found.eps.levels)] == getattr(found.certified, name)
+
+
+def test_the_curve_and_the_radii_tell_the_same() -> None:
+    found = report()[0]
+    for place, level in enumerate(found.curve.eps_pixels):
+        right = [row for row in found.rows if row.label == row.prediction]
+        exact = sum(Fraction(row.radius_exact) > level for row in right if row.radius_exact is not None)
+        interval = sum(row.radius_interval >= level for row in right if row.radius_interval is not None)
+        delta = sum(Fraction(row.radius_delta) > level for row in right if row.radius_delta is not None)
+        joint = sum(row.radius_joint >= level for row in right if row.radius_joint is not None)
+        series = found.curve.exact, found.curve.interval, found.curve.delta, found.curve.joint
+        assert [None if values is None else values[place] for values in series] == [
+            count / COUNT for count in (exact, interval, delta, joint)
+        ]
+
+
+def test_classes_add_up_to_the_whole() -> None:
+    found, _, data = report()
+    assert [item.label for item in found.classes] == sorted(set(data.labels.tolist()))
+    assert sum(item.samples for item in found.classes) == COUNT
+    for name, whole in (("clean", found.accuracy.clean), ("exact", found.certified.exact)):
+        total = sum(round(getattr(item, name) * item.samples) for item in found.classes)
+        assert total == round(whole * COUNT) if whole is not None else False
+    for item in found.classes:
+        rows = [row for row in found.rows if row.label == item.label]
+        right = [row for row in rows if row.prediction == row.label]
+        assert (item.samples, item.clean) == (len(rows), len(right) / len(rows))
+        assert item.interval == sum(row.interval for row in right) / len(rows)  # type: ignore[misc]
+        assert item.joint == sum(row.joint for row in right) / len(rows)  # type: ignore[misc]
+        assert item.delta == sum(row.delta for row in right) / len(rows)  # type: ignore[misc]
 
 
 def test_the_curve_stays_inside_the_pixel_range() -> None:

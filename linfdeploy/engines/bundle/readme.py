@@ -31,7 +31,7 @@ def readme(record: BundleRecord) -> bytes:
     page = _template().render(
         record=record,
         target=target,
-        python=python_commands(record),
+        python=python_commands(record, target),
         native=native_commands(record, target),
         shown=[name for name in sorted(record.files) if name == MODEL or name.startswith(GOLDEN)],
         largest=BATCHES["max"],
@@ -39,10 +39,10 @@ def readme(record: BundleRecord) -> bytes:
     return page.encode("utf-8")
 
 
-def python_commands(record: BundleRecord) -> list[str]:
+def python_commands(record: BundleRecord, target: Target) -> list[str]:
     """Returns the three commands of a device that has Python."""
     return [
-        f"python3 -m pip install linfdeploy=={record.versions['linfdeploy']}",
+        f'python3 -m pip install "linfdeploy[tensorrt]=={record.versions["linfdeploy"]}" "{target.package}"',
         "linfdeploy build .",
         "linfdeploy verify . --attack none --report report",
     ]

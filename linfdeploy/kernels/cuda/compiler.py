@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from linfdeploy.errors import InputError, KernelError, MissingExtraError
-from linfdeploy.files import write_bytes
+from linfdeploy.files import cache_folder, write_bytes
 
 __all__ = ["OPTIONS", "SOURCES", "compile_source", "compiler_version", "cubin", "kept"]
 
@@ -106,18 +105,13 @@ def kept(file: str, architecture: int, version: tuple[int, int]) -> Path:
         data = path.read_bytes()
         # With sizes, no two lists of files make one stream of bytes.
         digest.update(f"{path.name} {len(data)}\n".encode() + data)
-    return _folder() / f"{file}-sm_{architecture}-{digest.hexdigest()}.cubin"
+    return cache_folder("kernels") / f"{file}-sm_{architecture}-{digest.hexdigest()}.cubin"
 
 
 def _headers() -> Iterator[Path]:
     """All that a source can include; those that it does not include are few."""
     for folder in (SOURCES, INCLUDE / "linf"):
         yield from sorted(path for path in folder.iterdir() if path.suffix in {".h", ".cuh"})
-
-
-def _folder() -> Path:
-    caches = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return Path(os.environ.get("LINFDEPLOY_CACHE") or Path(caches) / "linfdeploy") / "kernels"
 
 
 def _read(place: Path) -> bytes | None:

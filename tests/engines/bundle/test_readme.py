@@ -3,6 +3,7 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 import pytest
 import trtexec_flags
 from bundles import bundle_at, commands
+from packaging.requirements import Requirement
 from trt_headers import PLUGINS
 
 import linfdeploy
@@ -18,6 +20,11 @@ from linfdeploy.engines.bundle.readme import readme
 from linfdeploy.engines.bundle.record import BUILT, BundleRecord
 from linfdeploy.engines.bundle.targets import TARGETS
 from linfdeploy.onnx.write import Form
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 # Both numbers of TensorRT for each target, oldest and newest; CUDA's first release.
 RELEASES = {
@@ -200,8 +207,24 @@ def test_linfdeploy(target: str, form: Form, made: Any) -> None:
 
 @pytest.mark.parametrize(("target", "form"), PAIRS)
 def test_pip(target: str, form: Form, made: Any) -> None:
-    words = shlex.split(command(made[target, form][0], "pip install"))
-    assert words == ["python3", "-m", "pip", "install", f"linfdeploy=={linfdeploy.__version__}"]
+    *words, ours, other = shlex.split(command(made[target, form][0], "pip install"))
+    assert words == ["python3", "-m", "pip", "install"]
+    assert ours == f"linfdeploy[tensorrt]=={linfdeploy.__version__}"
+    tables = tomllib.loads((PLUGINS.parent / "pyproject.toml").read_text("utf-8"))
+    extra = [Requirement(text) for text in tables["project"]["optional-dependencies"]["tensorrt"]]
+    wanted = Requirement(other)
+    oldest, newest, cuda = RELEASES[target]
+    if wanted.name == "tensorrt":
+        assert f"{oldest[0]}.{oldest[1]}.0" in wanted.specifier
+        assert f"{newest[0]}.99" in wanted.specifier
+        assert f"{oldest[0] + 1}.0" not in wanted.specifier
+        return
+    (ranges,) = [requirement.specifier for requirement in extra if requirement.name == wanted.name]
+    # No release for 12.6 is on the index.
+    release = "12.8.0" if target == "jetpack6" else f"{cuda[0]}.{cuda[1]}.0"
+    assert release in wanted.specifier
+    assert release in ranges
+    assert f"{cuda[0] + 1}.0.0" not in wanted.specifier
 
 
 @pytest.mark.parametrize(("target", "form"), PAIRS)
