@@ -1,19 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are either whole or absent: write beside, fsync, rename."""
+"""Files and folders that are either whole or absent: write beside, fsync, rename."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from linfdeploy.errors import InputError
 
-__all__ = ["atomic_write", "cache_folder", "read_bytes", "sha256_of", "write_bytes"]
+__all__ = [
+    "atomic_write",
+    "cache_folder",
+    "check_new_folder",
+    "read_bytes",
+    "sha256_of",
+    "write_bytes",
+    "write_folder",
+]
 
 
 @contextmanager
@@ -70,6 +79,57 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def check_new_folder(path: Path) -> None:
+    """Refuses a folder that `write_folder` would not write.
+
+    Raises:
+        InputError: `path` is a file, a link, a folder that holds something, or the one that we are in.
+    """
+    try:
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise InputError(f"cannot write {path}: it is no folder; name a new or an empty one")
+        if path.is_dir() and any(path.iterdir()):
+            raise InputError(f"cannot write {path}: it holds files already; name a new or an empty folder")
+        # The rename would leave the shell in a folder that is no more.
+        if path.is_dir() and path.samefile("."):
+            raise InputError(f"cannot write {path}: it is the present folder; name a new or another empty one")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; choose another folder") from None
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Writes a new folder, which is either whole or absent: it is written beside and renamed.
+
+    A failing or interrupted call leaves nothing; a killed one can leave a dot folder ending in `.part`.
+
+    Args:
+        path: The folder; new or empty. The folder that it is in is made when it is missing.
+        files: What it holds, by the place inside it, with `/` between folders.
+
+    Raises:
+        InputError: The folder holds something, cannot be made or written to, or the disk is full.
+    """
+    check_new_folder(path)
+    whole = Path(os.path.abspath(path))  # noqa: PTH100  # resolve() would follow links
+    try:
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{whole.name}.", suffix=".part", dir=whole.parent))
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; choose a folder you can write to") from None
+    try:
+        for name, data in files.items():
+            _write_through(staging / name, data)
+        # mkdtemp makes the folder private; the result gets the mode any new folder would have.
+        staging.chmod(0o777 & ~_umask())
+        # Replaces an empty folder; fails on one that somebody has filled meanwhile.
+        staging.rename(whole)
+    except BaseException as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise InputError(f"cannot write {path}: {error.strerror}; free space or choose a folder") from None
+        raise
+
+
 def read_bytes(path: Path, limit: int, what: str) -> bytes:
     """Reads a file from outside, refusing what is missing or larger than `limit` bytes.
 
@@ -100,6 +160,14 @@ def cache_folder(name: str) -> Path:
     """Returns the folder of that name among what this package makes once and finds again; it need not exist."""
     caches = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     return Path(os.environ.get("LINFDEPLOY_CACHE") or Path(caches) / "linfdeploy") / name
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _umask() -> int:

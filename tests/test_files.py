@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from linfdeploy.errors import InputError
-from linfdeploy.files import atomic_write, cache_folder, read_bytes, sha256_of, write_bytes
+from linfdeploy.files import atomic_write, cache_folder, read_bytes, sha256_of, write_bytes, write_folder
 
 
 def _run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -201,3 +201,122 @@ def test_what_is_kept_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("LINFDEPLOY_CACHE", str(tmp_path / "own"))
     assert cache_folder("a") == tmp_path / "own" / "a"
     assert not (tmp_path / "own").exists()
+
+
+# --- folders
+
+PARTS = {"a": b"1", "deep/er/b": b"22", "deep/c": b""}
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_writes_a_folder(empty: bool, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder"
+    if empty:
+        path.mkdir(parents=True)
+    write_folder(path, PARTS)
+    assert _tree(path) == PARTS
+    assert _names(path.parent) == ["folder"]
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_an_interrupted_folder_is_absent(
+    at: int, error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def fsync(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) == at:
+            raise error
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(error):
+        write_folder(tmp_path / "folder", PARTS)
+    assert _names(tmp_path) == []
+
+
+def test_a_killed_folder_is_absent(tmp_path: Path) -> None:
+    done = _run(
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from linfdeploy.files import write_folder\n"
+        "os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_folder(Path(sys.argv[1]), {'a': b'half'})\n",
+        tmp_path / "folder",
+    )
+    assert done.returncode == -signal.SIGKILL
+    (left,) = _names(tmp_path)
+    assert left.startswith(".folder.")
+    assert left.endswith(".part")
+
+
+def test_a_full_disk_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(
+        InputError, match=r"^cannot write .*folder: No space left on device; free space or choose a"
+    ):
+        write_folder(tmp_path / "folder", PARTS)
+    assert _names(tmp_path) == []
+
+
+def test_a_folder_that_was_filled_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "folder"
+
+    def fsync(_: int) -> None:
+        path.mkdir(exist_ok=True)
+        (path / "mine").write_text("mine")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(InputError, match=r"^cannot write .*folder: Directory not empty; "):
+        write_folder(path, PARTS)
+    assert _tree(tmp_path) == {"folder/mine": b"mine"}
+
+
+def test_no_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.chdir(tmp_path / "empty")
+    before = _tree(tmp_path)
+    for path, reason in {
+        tmp_path / "full": "it holds files already; name a new or an empty folder",
+        tmp_path / "file": "it is no folder; name a new or an empty one",
+        tmp_path / "link": "it is no folder; name a new or an empty one",
+        tmp_path / "nowhere": "it is no folder; name a new or an empty one",
+        tmp_path / "empty": "it is the present folder; name a new or another empty one",
+        Path(): "it is the present folder; name a new or another empty one",
+    }.items():
+        with pytest.raises(InputError) as refusal:
+            write_folder(path, PARTS)
+        assert str(refusal.value) == f"cannot write {path}: {reason}"
+    assert _tree(tmp_path) == before
+
+
+def test_no_folder_below_a_file_or_of_a_name_too_long(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "file" / "folder", tmp_path / ("n" * 300), Path("/proc/folder")):
+        with pytest.raises(InputError, match=r"^cannot write .*; choose"):
+            write_folder(path, PARTS)
+    assert _names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_a_folders_mode_follows_the_umask(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        write_folder(tmp_path / "folder", PARTS)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o777 & ~umask
+    assert stat.S_IMODE((tmp_path / "folder" / "a").stat().st_mode) == 0o666 & ~umask

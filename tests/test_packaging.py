@@ -25,6 +25,7 @@ from trt_headers import HEADERS, build_library, skip_what_cannot_be_built, versi
 
 import linfdeploy
 from linfdeploy.cli import COMMANDS
+from linfdeploy.engines.bundle.sources import plugin_sources
 from linfdeploy.engines.custom_ops.library import library
 from linfdeploy.engines.trt.library import read_library
 
@@ -42,6 +43,7 @@ PUBLIC = {
     "linfdeploy": ["__version__"],
     "linfdeploy.cli": ["main"],
     "linfdeploy.engines": [],
+    "linfdeploy.engines.bundle": [],
     "linfdeploy.engines.custom_ops": [],
     "linfdeploy.engines.trt": [],
     "linfdeploy.kernels": ["linf_dist", "linf_dist_argmax", "linf_dist_bounds", "linf_dist_conv", "lp_dist"],
@@ -109,7 +111,7 @@ def test_wheel_holds_linked_folders_as_folders(wheel: zipfile.ZipFile, part: str
     assert wheel.read(entry) == (ROOT / part / "__init__.py").read_bytes()
 
 
-@pytest.mark.parametrize("pattern", ["*.toml", "*.html", "*.json", "py.typed", "*.pyi", "*.cu", "*.cuh"])
+@pytest.mark.parametrize("pattern", ["*.toml", "*.html", "*.json", "*.md", "py.typed", "*.pyi", "*.cu", "*.cuh"])
 def test_wheel_has_the_data(wheel: zipfile.ZipFile, pattern: str) -> None:
     shipped = {name for name in wheel.namelist() if name.startswith("linfdeploy/") and Path(name).match(pattern)}
     assert shipped == _sources(pattern)
@@ -169,6 +171,11 @@ def test_tensorrt_plugins_find_the_kernels_in_the_tree(folder: str, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     (found,) = re.findall(r"^KERNELS:PATH=(.*)$", (tmp_path / "CMakeCache.txt").read_text(), re.MULTILINE)
     assert Path(found).samefile(ROOT / "linfdeploy" / "kernels")
+
+
+def test_wheel_holds_the_sources_of_a_bundle(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    wheel.extractall(tmp_path)
+    assert plugin_sources(tmp_path / "linfdeploy") == plugin_sources()
 
 
 def test_wheel_runs_without_the_tree(wheel: zipfile.ZipFile, tmp_path: Path) -> None:

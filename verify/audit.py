@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,12 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from linfdeploy.engines.base import Logits
-from linfdeploy.errors import DatasetError, ExportError, MissingExtraError
+from linfdeploy.engines.build import OpenedEngine
+from linfdeploy.engines.bundle.read import Bundle
+from linfdeploy.errors import ExportError, MissingExtraError
 from linfdeploy.onnx.pixel_net import Precision
+from linfdeploy.onnx.read import read_graph
 from linfdeploy.report.model import Attack, AuditReport, Violation
 from linfdeploy.verify.certificates import Certifier, Flags
-from linfdeploy.verify.conformance import PAIRED_PROBES, check_conformance, make_probes
+from linfdeploy.verify.conformance import PAIRED_PROBES, ConformanceResult, check_conformance, make_probes
+from linfdeploy.verify.differences import weight_differences
 from linfdeploy.verify.falls import Falls
+from linfdeploy.verify.golden import check_golden
 from linfdeploy.verify.identity import identity_violations, promised_precision
 from linfdeploy.verify.lipschitz import LipschitzAudit
 from linfdeploy.verify.summary import Findings, Subject, TestSet, report_of
@@ -70,7 +75,7 @@ def run_audit(
         MissingExtraError: An attack was asked for and torch is not installed.
         EngineError: The engine fails on a batch.
     """
-    _check_data(subject, data)
+    data.check_fits(subject.opened.engine.input_shape, subject.opened.engine.classes)
     if options.attack != "none" and find_spec("torch") is None:
         raise MissingExtraError("an attack", "train")
     engine, net, levels = subject.opened.engine, subject.opened.graph.net, options.threat.levels
@@ -78,7 +83,7 @@ def run_audit(
     violations = list(_identity(subject, options.precision))
     progress("conformance")
     probes = make_probes(data.images, levels, options.seed)
-    conformance = check_conformance(engine, net, probes)
+    conformance = _against_golden(subject, check_conformance(engine, net, probes))
     progress("certificates")
     logits = conformance.logits["data"]
     certifier = Certifier(net, conformance.rounding, data.images, logits)
@@ -93,18 +98,32 @@ def run_audit(
     return AuditResult(report_of(subject, data, options.threat, findings, violations), falls.evidence())
 
 
-def _check_data(subject: Subject, data: TestSet) -> None:
-    engine = subject.opened.engine
-    if data.images.shape[1:] != engine.input_shape:
-        raise DatasetError(
-            f"{data.name} has images of {data.images.shape[1:]}; the engine expects {engine.input_shape}: "
-            "choose the data set that the net was trained on"
+def _against_golden(subject: Subject, found: ConformanceResult) -> ConformanceResult:
+    """Adds what the golden images of the subject's bundle show, if it has one."""
+    if subject.bundle is None:
+        return found
+    opened = subject.opened
+    golden, required = subject.bundle.golden, subject.bundle.record.golden_bits == "required"
+    facts, violations = check_golden(opened.engine, opened.graph.net, golden, required=required)
+    return replace(
+        found,
+        conformance=replace(found.conformance, golden=facts),
+        violations=(*found.violations, *_origin(opened, subject.bundle), *violations),
+    )
+
+
+def _origin(opened: OpenedEngine, bundle: Bundle) -> Iterator[Violation]:
+    """Yields a violation when the engine says that it was built from another model, or holds other weights.
+
+    Few golden images show a weight that is seldom the largest distance, so the weights are compared as well.
+    """
+    model = opened.manifest.model_sha256 if opened.manifest else opened.graph.sha256
+    if model != bundle.model_sha256:
+        yield Violation(
+            "golden", f"the engine was built from the model {model}; the bundle's is {bundle.model_sha256}"
         )
-    if (classes := int(data.labels.max()) + 1) > engine.classes:
-        raise DatasetError(
-            f"{data.name} has at least {classes} classes; the engine has {engine.classes}: "
-            "choose the data set that the net was trained on"
-        )
+    for found in weight_differences(opened.graph.net, read_graph(bundle.model).net):
+        yield Violation("golden", f"the engine's weights are not those of the bundle's model: {found.detail}")
 
 
 def _identity(subject: Subject, asked: Precision | None) -> Iterator[Violation]:

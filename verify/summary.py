@@ -15,6 +15,8 @@ import numpy.typing as npt
 from linfdeploy import __version__
 from linfdeploy.engines.base import Images, Logits
 from linfdeploy.engines.build import OpenedEngine
+from linfdeploy.engines.bundle.read import Bundle
+from linfdeploy.errors import DatasetError
 from linfdeploy.onnx.pixel_net import PIXEL_MAX
 from linfdeploy.report.model import (
     Accuracy,
@@ -45,11 +47,12 @@ CURVE_REACH = 2.5
 
 @dataclass(frozen=True)
 class Subject:
-    """What is audited: the engine, where it lies, and the checkpoint it is held against."""
+    """What is audited: the engine, where it lies, and the checkpoint and the edge bundle it is held against."""
 
     path: Path
     opened: OpenedEngine
     reference: Reference | None
+    bundle: Bundle | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,28 @@ class TestSet:
     name: str
     images: Images
     labels: npt.NDArray[np.int64]
+
+    def check_fits(self, input_shape: tuple[int, int, int], classes: int, what: str = "the engine") -> None:
+        """Refuses images and labels of another task.
+
+        Args:
+            input_shape: (C, H, W) that are expected.
+            classes: Number of classes.
+            what: Has them, for the error text.
+
+        Raises:
+            DatasetError: The images have another shape, or there are more classes.
+        """
+        if self.images.shape[1:] != input_shape:
+            raise DatasetError(
+                f"{self.name} has images of {self.images.shape[1:]}; {what} expects {input_shape}: "
+                "choose the data set that the net was trained on"
+            )
+        if (found := int(self.labels.max()) + 1) > classes:
+            raise DatasetError(
+                f"{self.name} has at least {found} classes; {what} has {classes}: "
+                "choose the data set that the net was trained on"
+            )
 
 
 @dataclass(frozen=True)

@@ -108,8 +108,8 @@ def property_text(instance: Instance, net: PixelNet, threat: Threat, version: Vn
         version: `2.0` declares the network and indexes tensors; `1.0` numbers scalars X_i and Y_j.
     """
     words = (
-        f"; sat: an image within {threat.levels} levels (of 255) of test image {instance.index} gets another label "
-        f"than {instance.label}, or a tie.\n; unsat: none does. Units are pixels.\n"
+        f"; sat: an image within {threat.levels} levels (of 255) of test image {instance.index} gets another "
+        f"label than {instance.label}, or a tie.\n; unsat: none does. Units are pixels.\n"
     )
     lines = _declarations(net, version)
     lines += [f"(assert ({sign} {name} {value}.0))" for name, sign, value in _bounds(instance, version)]

@@ -21,7 +21,7 @@ from linfdeploy.errors import LinfDeployError
 
 __all__ = ["main"]
 
-COMMANDS = ("demo", "train", "export", "build", "verify", "inspect")
+COMMANDS = ("demo", "train", "export", "build", "bundle", "verify", "vnnlib", "inspect")
 
 
 class Commands(click.Group):

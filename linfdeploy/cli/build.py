@@ -17,7 +17,7 @@ FILE = click.Path()
 
 @click.command()
 @click.argument("model", type=PATH)
-@click.argument("engine", type=PATH)
+@click.argument("engine", type=PATH, required=False)
 @click.option(
     "--backend",
     type=click.Choice(["tensorrt", "onnxruntime", "tensorrt-rtx"]),
@@ -60,17 +60,23 @@ FILE = click.Path()
 @click.option("--refit", is_flag=True, default=None, help="TensorRT: an engine whose weights can be exchanged.")
 @click.option("--cuda-graph/--no-cuda-graph", default=None, help="TensorRT: repeated batches as one CUDA graph.")
 @click.option("--refit-from", type=PATH, help="TensorRT: take this engine and exchange its weights for MODEL's.")
-def command(model: Path, engine: Path, backend: str | None, refit_from: Path | None, **options: Any) -> None:
+def command(
+    model: Path, engine: Path | None, backend: str | None, refit_from: Path | None, **options: Any
+) -> None:
     """Builds ENGINE from the ONNX file MODEL, with a manifest of hashes and versions beside it.
+
+    MODEL may be the folder of an edge bundle: ENGINE is then model.engine in it and the backend tensorrt, unless
+    others are named.
 
     Where this machine can run it, the engine is run once against the bit-exact evaluator before it is written. A
     TensorRT engine also gets the model beside it, which `verify` reads.
     """
-    from linfdeploy.cli.steps import build, refit
+    from linfdeploy.cli.steps import build, places_of_build, refit
 
+    model, engine, chosen = places_of_build(model, engine, backend)
     given = parse_options(**options)
     if refit_from is None:
-        facts, *notes = build(model, engine, backend, given)
+        facts, *notes = build(model, engine, chosen, given)
     elif given or backend:
         name = next(iter(given), "backend").replace("_", "-")
         raise click.UsageError(f"--{name} does not go with --refit-from, which keeps the engine's options")

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps of deployment as functions, which the commands and the demo share. Nothing here prints."""
+"""The steps of deployment as functions, which the commands and the demo share. Nothing here prints.
+
+Where a step takes a model or an engine, it takes the folder of an edge bundle as well.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,14 +17,31 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from linfdeploy.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
+    from linfdeploy.engines.bundle.read import Bundle
     from linfdeploy.engines.manifest import Manifest
     from linfdeploy.onnx.pixel_net import Precision
     from linfdeploy.report import ReportPaths
     from linfdeploy.report.model import AuditReport
     from linfdeploy.verify.audit import AttackName
+    from linfdeploy.verify.summary import TestSet
     from linfdeploy.verify.threat import ThreatModel
+    from linfdeploy.verify.vnnlib import VnnlibFormat
 
-__all__ = ["VerifyRequest", "build", "export", "verify"]
+__all__ = [
+    "BundleRequest",
+    "VerifyRequest",
+    "VnnlibRequest",
+    "build",
+    "bundle",
+    "export",
+    "places_of_build",
+    "refit",
+    "verify",
+    "write_instances",
+]
+
+DATA, EPS = "digits", "0.1"
+"""What `verify` takes where neither the command nor a bundle says it."""
 
 
 def export(
@@ -91,15 +112,74 @@ def _checked(manifest: Manifest) -> str:
     return f"{share:.2%} of the logits of {images} random images equal the evaluator's bits"
 
 
+def places_of_build(model: Path, engine: Path | None, backend: str | None) -> tuple[Path, Path, str | None]:
+    """Returns the ONNX file to build from, the engine to write, and the backend; a bundle knows all three.
+
+    Raises:
+        LinfDeployError: The folder is no whole bundle, or no engine was named for a file.
+    """
+    if model.is_dir():
+        from linfdeploy.engines.bundle.read import BACKEND, read_bundle
+
+        found = read_bundle(model)
+        return found.model, engine or found.engine, backend or BACKEND
+    if engine is None:
+        raise InputError(f"no engine to write is named for {model}; expected linfdeploy build {model} ENGINE")
+    return model, engine, backend
+
+
+@dataclass(frozen=True)
+class BundleRequest:
+    """What `bundle` is asked for."""
+
+    model: Path
+    output: Path
+    data: str
+    data_root: Path | None
+    samples: int
+    eps: str
+    target: str
+    seed: int
+
+
+def bundle(request: BundleRequest) -> list[str]:
+    """Writes an edge bundle; returns what it holds, in words, a line each.
+
+    Raises:
+        LinfDeployError: The model or the data cannot be used, or the folder cannot be written.
+    """
+    from linfdeploy.engines.bundle.record import record_bytes, record_of
+    from linfdeploy.engines.bundle.write import BundleOptions, edge_model, write_bundle
+    from linfdeploy.files import check_new_folder
+    from linfdeploy.verify.golden import golden_images
+    from linfdeploy.verify.threat import Threat, parse_eps
+
+    check_new_folder(request.output)
+    threat = Threat("pixels", request.eps, parse_eps(request.eps))
+    model = edge_model(request.model, request.target)
+    data = _test_set(request.data, request.data_root, request.samples)
+    net = model.graph.net
+    data.check_fits(net.input_shape, net.classes, "the net")
+    golden = golden_images(data, threat.levels, request.seed)
+    options = BundleOptions(request.target, request.eps.strip(), request.seed)
+    record = write_bundle(request.output, model, golden, options)
+    grid = "" if record.grid is None else f" on a grid of 2^-{record.grid} pixel"
+    return [
+        f"{record.target}, {record.precision}{grid}, form {record.form}; {record.images} golden images, "
+        f"{record.labelled} of them labelled; {len(record.files) + 1} files",
+        f"bundle.json has the SHA-256 {record_of(record_bytes(record)).sha256}",
+    ]
+
+
 @dataclass(frozen=True)
 class VerifyRequest:
-    """What `verify` is asked for."""
+    """What `verify` is asked for; without data and eps they are the bundle's."""
 
     engine: Path
     reference: Path | None
-    data: str
+    data: str | None
     data_root: Path | None
-    eps: str
+    eps: str | None
     threat_model: ThreatModel
     attack: AttackName
     samples: int | None
@@ -120,14 +200,65 @@ def verify(request: VerifyRequest, progress: Callable[[str], None]) -> tuple[Aud
     from linfdeploy.verify.summary import Subject
     from linfdeploy.verify.threat import Threat, parse_eps
 
-    threat = Threat(request.threat_model, request.eps, parse_eps(request.eps))
-    opened = open_engine(request.engine)
-    subject = Subject(request.engine, opened, _reference(request.reference))
-    options = AuditOptions(threat, request.attack, request.seed, request.precision)
-    result = run_audit(subject, _test_set(request), options, progress)
+    found = _built_bundle(request.engine) if request.engine.is_dir() else None
+    eps = request.eps or (found.record.eps if found else EPS)
+    threat = Threat(request.threat_model, eps, parse_eps(eps))
+    engine = found.engine if found else request.engine
+    subject = Subject(engine, open_engine(engine), _reference(request.reference), found)
+    precision = request.precision or (found.record.precision if found else None)
+    options = AuditOptions(threat, request.attack, request.seed, precision)
+    result = run_audit(subject, _audited_images(request, found), options, progress)
     for name, arrays in result.evidence.items():
         _write_npz(request.report / name, arrays)
     return result.report, write_report(result.report, request.report)
+
+
+@dataclass(frozen=True)
+class VnnlibRequest:
+    """What `vnnlib` is asked for."""
+
+    model: Path
+    out: Path
+    data: str
+    data_root: Path | None
+    eps: str
+    threat_model: ThreatModel
+    samples: int
+    version: VnnlibFormat
+    timeout: int
+
+
+def write_instances(request: VnnlibRequest) -> str:
+    """Writes instances for other verifiers; returns what the folder holds, in words.
+
+    Raises:
+        LinfDeployError: The model or the data cannot be used, or the folder cannot be written.
+    """
+    from linfdeploy.files import check_new_folder, write_folder
+    from linfdeploy.onnx.read import read_graph
+    from linfdeploy.verify.threat import Threat, parse_eps
+    from linfdeploy.verify.vnnlib import InstanceForm, instance_files
+
+    check_new_folder(request.out)
+    threat = Threat(request.threat_model, request.eps, parse_eps(request.eps))
+    net, data = read_graph(request.model).net, _test_set(request.data, request.data_root, request.samples)
+    data.check_fits(net.input_shape, net.classes, "the net")
+    files = instance_files(net, data, threat, InstanceForm(request.version, request.timeout))
+    write_folder(request.out, files)
+    known = files["known.csv"].decode()
+    return (
+        f"{known.count(chr(10)) - 1} instances of {len(data.images)} images, VNN-LIB {request.version}, within "
+        f"{threat.levels} of 255 levels; {known.count(',unsat')} are known to be unsat"
+    )
+
+
+def _built_bundle(path: Path) -> Bundle:
+    from linfdeploy.engines.bundle.read import read_bundle
+
+    found = read_bundle(path)
+    if not found.engine.exists():
+        raise InputError(f"{path}: its engine was not built yet; expected {found.engine}: linfdeploy build {path}")
+    return found
 
 
 def _reference(path: Path | None) -> Any:
@@ -140,16 +271,30 @@ def _reference(path: Path | None) -> Any:
     return load_reference(path)
 
 
-def _test_set(request: VerifyRequest) -> Any:
+def _audited_images(request: VerifyRequest, found: Bundle | None) -> TestSet:
+    """Returns the images of the data set that was named, else the bundle's own."""
+    if found is None or request.data is not None:
+        return _test_set(request.data or DATA, request.data_root, request.samples)
+    kept, golden = slice(min(found.record.labelled, _count(request.samples))), found.golden
+    from linfdeploy.verify.summary import TestSet
+
+    return TestSet(f"{found.record.data} of the bundle", golden.images[kept], golden.labels[kept])
+
+
+def _test_set(data: str, root: Path | None, samples: int | None) -> TestSet:
     from linfdeploy.training.data import load_dataset
     from linfdeploy.verify.summary import TestSet
 
     split: Literal["test"] = "test"
-    dataset = load_dataset(request.data, split, request.data_root)
-    if request.samples is not None and request.samples < 1:
-        raise InputError(f"--samples is {request.samples}; expected at least 1")
-    kept = slice(request.samples)
+    dataset = load_dataset(data, split, root)
+    kept = slice(_count(samples))
     return TestSet(dataset.name, dataset.images[kept], dataset.labels[kept])
+
+
+def _count(samples: int | None) -> int:
+    if samples is not None and samples < 1:
+        raise InputError(f"--samples is {samples}; expected at least 1")
+    return sys.maxsize if samples is None else samples
 
 
 def _write_npz(path: Path, arrays: Any) -> None:

@@ -21,10 +21,14 @@ __all__ = ["command", "print_report", "spinner"]
 @click.command()
 @click.argument("engine", type=PATH)
 @click.option("--reference", type=PATH, help="The checkpoint that was signed off.")
-@click.option("--data", default="digits", show_default=True, help="digits, mnist, fashion-mnist or a .npz file.")
+@click.option(
+    "--data",
+    help="digits, mnist, fashion-mnist or a .npz file.  [default: the bundle's labelled images, else digits]",
+)
 @click.option("--data-root", type=PATH, help="The folder of the data set.  [default: ./data]")
 @click.option(
-    "--eps", default="0.1", show_default=True, help="8/255, 0.3 (of the pixel range) or 8px; read exactly."
+    "--eps",
+    help="8/255, 0.3 (of the pixel range) or 8px; read exactly.  [default: the bundle's, else 0.1]",
 )
 @click.option(
     "--threat-model",
@@ -45,6 +49,8 @@ __all__ = ["command", "print_report", "spinner"]
 @click.pass_context
 def command(ctx: click.Context, /, **request: Any) -> None:
     """Audits ENGINE: does it still keep the certificate?
+
+    ENGINE may be the folder of an edge bundle with an engine in it: the golden answers are compared as well.
 
     Exit code 0: the verdict is pass; 1: it is fail, and the report says why; 2: something could not be read.
     """
@@ -79,6 +85,10 @@ def print_report(report: AuditReport) -> None:
         markup=False,
         soft_wrap=True,
     )
+    if golden := same.golden:
+        console.print(
+            f"golden: {golden.bit_identical:.2%} of the logits of {golden.images} images are the bundle's"
+        )
     if (same_set := report.certified.same_set) is not None:
         console.print(f"the very same images are certified before and after: {'yes' if same_set else 'no'}")
     for violation in report.violations:

@@ -22,6 +22,7 @@ __all__ = [
     "Curve",
     "EngineFacts",
     "Eps",
+    "GoldenFacts",
     "Lipschitz",
     "Probe",
     "ReferenceFacts",
@@ -163,6 +164,14 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class GoldenFacts:
+    """The golden images of an edge bundle: how many were run, and the share of their logits that are equal."""
+
+    images: int
+    bit_identical: float
+
+
+@dataclass(frozen=True)
 class Conformance:
     """The engine against the bit-exact evaluator, over all probes.
 
@@ -173,6 +182,7 @@ class Conformance:
         deterministic: Whether two runs gave the same bits.
         probes: The families of images.
         ulps: Outputs counted by distance, "0", "1", ...; a range such as "4-7" or "8+" may be one entry.
+        golden: The golden images of the edge bundle; None without one.
     """
 
     samples: int
@@ -181,6 +191,7 @@ class Conformance:
     deterministic: bool
     probes: tuple[Probe, ...]
     ulps: Mapping[str, int]
+    golden: GoldenFacts | None = None
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ KINDS: Mapping[str, str] = {
     "weights": "weights are not what the reference checkpoint exports to",
     "reference": "the reference checkpoint cannot be exported as was promised",
     "conformance": "the engine's output differs from the bit-exact evaluator's by more than its precision allows",
+    "golden": "the engine is not of the edge bundle's model, or does not give the bundle's golden answers",
     "determinism": "equal images got different outputs, in two runs or in batches of other sizes",
     "label": "the graph's own label is not that of its logits",
     "radius": "the graph's own radius is not that of its logits",

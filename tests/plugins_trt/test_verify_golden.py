@@ -10,7 +10,6 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import mock_nvinfer
 import numpy as np
@@ -18,13 +17,13 @@ import pytest
 from emulated import Emulated, run
 from golden_device import IMAGES, Device
 from trt_headers import HEADERS, HOW, PLUGINS, cuda_headers
+from trt_runtimes import needs_runtime, runtime
 
 pytestmark = [
     pytest.mark.skipif(not HEADERS, reason=f"there are no headers of TensorRT: {HOW}"),
     pytest.mark.skipif(cuda_headers() is None, reason="there are no headers of CUDA: install its toolkit"),
 ]
 
-WHY_NO_RUNTIME = "there is no runtime of TensorRT: pip install --no-deps tensorrt_lean_cu13_libs"
 USAGE = "usage: verify_golden PLAN GOLDEN_DIR [--plugin LIBRARY] [--batch N] [--repeat R] [--host-code]"
 
 
@@ -263,10 +262,14 @@ class TestBuild:
             "the same major version: build verify_golden with the headers of this TensorRT\n"
         )
 
-    def test_with_a_real_runtime(self, runner: Emulated, headers: Path, device: Device) -> None:
+    @pytest.mark.parametrize(
+        "release", [pytest.param(name, marks=needs_runtime(name)) for name in ("lean-10", "lean-11")]
+    )
+    def test_with_a_real_runtime(self, release: str, runner: Emulated, headers: Path, device: Device) -> None:
         """One of another major version is not called; one of the same refuses to start, or the plan."""
-        libs: Any = pytest.importorskip("tensorrt_lean_libs", reason=WHY_NO_RUNTIME)
-        folder = Path(libs.__path__[0])
+        root = runtime(release)
+        assert root is not None
+        folder = root / "tensorrt_lean_libs"
         library = next(folder.glob("libnvinfer_lean.so.*"))
         program = mock_nvinfer.program_with_tensorrt(runner, library)
         environment = {**os.environ, "LD_LIBRARY_PATH": str(folder)}

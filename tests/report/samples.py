@@ -17,6 +17,7 @@ from linfdeploy.report.model import (
     Curve,
     EngineFacts,
     Eps,
+    GoldenFacts,
     Lipschitz,
     Probe,
     ReferenceFacts,
@@ -215,7 +216,7 @@ def _conformance() -> Conformance:
         "odd batch sizes",
     )
     probes = tuple(Probe(name, 512, 1.0, 0) for name in names)
-    return Conformance(3072, 1.0, 0, True, probes, {"0": 30_720})
+    return Conformance(3072, 1.0, 0, True, probes, {"0": 30_720}, GoldenFacts(1280, 0.99999))
 
 
 def _lipschitz() -> Lipschitz:

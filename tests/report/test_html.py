@@ -142,6 +142,12 @@ def test_shows_the_figures() -> None:
         assert probe.name in text
 
 
+def test_golden_images_are_told_of_where_there_are_some() -> None:
+    text = "Of the logits of 1280 golden images of the edge bundle 99.9 % are equal."
+    assert text in Walk(_page(passing())).text
+    assert "golden" not in Walk(_page(bare())).text
+
+
 def test_what_is_missing_is_said() -> None:
     text = Walk(_page(bare())).text
     for shown in (
