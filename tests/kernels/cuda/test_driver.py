@@ -17,7 +17,7 @@ import pytest
 from linfdeploy.errors import KernelError
 from linfdeploy.kernels.cuda import driver as driver_module
 from linfdeploy.kernels.cuda.compiler import cubin
-from linfdeploy.kernels.cuda.driver import CudaDriver
+from linfdeploy.kernels.cuda.driver import CudaDriver, check_ptx
 
 cuda_driver = pytest.importorskip(
     "cuda.bindings.driver", reason="there is no cuda.bindings: it is in linfdeploy[cuda]"
