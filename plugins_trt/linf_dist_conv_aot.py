@@ -32,9 +32,9 @@ __all__ = ["NAME", "register"]
 
 NAME = "LinfDistConv"
 _INTEGERS = NDArray[np.int32]
+# Of one number too: TensorRT 10.9 makes no int of what the parser gives it.
 _ATTRIBUTES = {
-    **dict.fromkeys(("kernel_shape", "strides", "pads", "dilations"), _INTEGERS),
-    "group": int,
+    **dict.fromkeys(("kernel_shape", "strides", "pads", "dilations", "group"), _INTEGERS),
     "auto_pad": str,
 }
 # As in C++: no arithmetic on sizes overflows.
@@ -91,10 +91,11 @@ def _window_of(attributes: dict[str, Any]) -> _Window:
             f"{plugin_id(NAME)}: a node has no attribute {', '.join(missing)}; expected all of "
             f"{', '.join(_ATTRIBUTES)}: ahead-of-time plugins have no defaults"
         )
-    if attributes["group"] != 1 or attributes["auto_pad"].rstrip("\0") != "NOTSET":
+    # TensorRT 10.9 hands over a text's first letter for all of its letters; no other value begins with this one.
+    if (group := attributes["group"].tolist()) != [1] or attributes["auto_pad"][:1] != "N":
         raise EngineError(
-            f"{plugin_id(NAME)}: group and auto_pad are {attributes['group']} and {attributes['auto_pad']!r}; "
-            "expected 1 and 'NOTSET', the only values that there is a kernel for"
+            f"{plugin_id(NAME)}: group and auto_pad are {brief(group)} and {brief(attributes['auto_pad'])}; "
+            "expected [1] and 'NOTSET', the only values that there is a kernel for"
         )
     return _Window(
         _integers(attributes, "kernel_shape", 2, 1),

@@ -58,7 +58,9 @@ def create(host: ctypes.CDLL, node: dict[str, Any]) -> None:
         names.append(name.encode())
         kinds.append(FIELD_TYPES["str" if isinstance(value, str) else "int"])
         values.append(
-            np.frombuffer(value.encode(), np.int8) if isinstance(value, str) else np.int32([value]).ravel()
+            np.frombuffer(value.encode(), np.int8)
+            if isinstance(value, str)
+            else np.array([value], np.int32).ravel()
         )
     count = len(names)
     code = host.host_create(
@@ -78,7 +80,11 @@ def kernel(host: ctypes.CDLL, tactic: int, sizes: list[Any]) -> dict[str, Any]:
     found = host.host_kernel(tactic, ctypes.byref(name), ctypes.byref(code), ctypes.byref(size))
     count = checked(found, "kernel")
     text = ctypes.string_at(code, size.value).decode()
-    return {"name": name.value.decode(), "code": text, "launches": [evaluate(host, count, each) for each in sizes]}
+    return {
+        "name": (name.value or b"").decode(),
+        "code": text,
+        "launches": [evaluate(host, count, each) for each in sizes],
+    }
 
 
 def evaluate(host: ctypes.CDLL, count: int, sizes: list[list[int]]) -> dict[str, list[int]]:
