@@ -320,8 +320,8 @@ REFUSALS = {
     ),
     "window: automatic padding": (
         changed(a_window(), auto_pad="SAME_UPPER"),
-        "LinfDistConv: group and auto_pad are [1] and 'SAME_UPPER'; expected [1] and 'NOTSET', the only values that "
-        "there is a kernel for",
+        "LinfDistConv: group and auto_pad are [1] and 'SAME_UPPER'; expected [1] and 'NOTSET', the only values "
+        "that there is a kernel for",
     ),
     "window: strides": (
         changed(a_window(), strides=[1, 0]),
