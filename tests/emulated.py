@@ -52,7 +52,7 @@ class Emulated:
 
     Attributes:
         folder: Where objects and programs are put.
-        device: The folder with entries.h and the .cu files.
+        device: The folder with entries.h, aot_entries.h and the .cu files.
         include: The folder with the kernels' headers, linf/*.cuh.
         sanitize: What -fsanitize= is given: "address,undefined", "thread" or nothing.
         flags: Further flags for all sources.
@@ -144,12 +144,12 @@ class Emulated:
         return wrapped
 
     def entries(self, file: str) -> list[str]:
-        """The names of the kernels that entries.h says are in a .cu file."""
+        """The names of the kernels that the lists of entries say are in a .cu file."""
         return [name for name, where in self._entries() if where == file]
 
     def _entries(self) -> list[tuple[str, str]]:
-        text = "".join(re.split("//.*", (self.device / "entries.h").read_text()))
-        return re.findall(r"\bEntry\((\w+), (\w+)\)", text)
+        lists = "".join((self.device / name).read_text() for name in ("entries.h", "aot_entries.h"))
+        return re.findall(r"\bEntry\((\w+), (\w+)(?:, [\w<>]+)?\)", "".join(re.split("//.*", lists)))
 
     def _launch_bounds(self, source: Path) -> dict[str, str]:
         """The most threads of each kernel of a .cu file, as the source has it."""

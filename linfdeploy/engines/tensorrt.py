@@ -118,10 +118,10 @@ def _ready(trt: ModuleType, settings: TrtOptions) -> Path | None:
     architecture = device.architecture()
     target = AMPERE if settings.hardware == "ampere+" else architecture
     if settings.plugin == "aot":
-        from linfdeploy.plugins_trt import aot
+        from linfdeploy.plugins_trt.aot import check_version, register
 
-        aot.check_version(trt)
-        aot.register(target)
+        check_version(trt)
+        register(target)
         return None
     given = settings.plugin_library
     library = read_library(given) if given else built_library(target, settings.tensorrt_root)

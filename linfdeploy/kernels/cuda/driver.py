@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from linfdeploy.errors import KernelError
 from linfdeploy.kernels.cuda.compiler import compiler_version, cubin
 
-__all__ = ["CudaDriver", "Driver"]
+__all__ = ["CudaDriver", "Driver", "check_ptx"]
 
 
 class Driver(Protocol):
@@ -94,6 +94,33 @@ class CudaDriver:
             return str(driver.CUresult(code).name)
         except ValueError:
             return f"CUDA error {code}"
+
+
+def check_ptx() -> None:
+    """Checks that the driver of this machine compiles the PTX that the compiler writes.
+
+    A driver knows the PTX of its own release of CUDA and of earlier ones. Where there is none nothing is checked.
+
+    Raises:
+        KernelError: The compiler is of a later release than the driver.
+        MissingExtraError: The compiler is not installed.
+    """
+    compiler = compiler_version()
+    from cuda.bindings import driver
+
+    try:
+        version = int(_result(driver.cuDriverGetVersion()))
+    # A library that is not found is an error of a kind of its own, which changed its place between releases.
+    except Exception:
+        return
+    found = version // 1000, version % 1000 // 10
+    if found < compiler:
+        package = "nvidia-cuda-nvrtc" if found[0] >= 13 else f"nvidia-cuda-nvrtc-cu{found[0]}"
+        raise KernelError(
+            f"the driver is for CUDA {found[0]}.{found[1]} and does not take the PTX of NVRTC {compiler[0]}."
+            f"{compiler[1]}; expected NVRTC {found[0]}.{found[1]} or earlier: update the driver, or "
+            f"pip install 'cuda-bindings=={found[0]}.*' '{package}=={found[0]}.{found[1]}.*'"
+        )
 
 
 def _check_version(compiler: tuple[int, int]) -> None:

@@ -20,7 +20,7 @@ LINF_INLINE void linf_dist_rows(int32_t batch, int32_t inputs, int32_t outputs, 
                                 const typename Element::Number* x, const typename Element::Number* w,
                                 const typename Element::Number* bias, typename Element::Result* y) {
   reduce_rows<Element, Batch>(matrix_of(x, batch, inputs, alignment),
-                              matrix_of(w, outputs, inputs, alignment), bias, y);
+                              matrix_of(w, outputs, inputs, alignment), blockIdx.x, bias, y);
 }
 
 }  // namespace LINF_ISA

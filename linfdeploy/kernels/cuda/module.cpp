@@ -8,6 +8,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <array>
@@ -17,9 +18,11 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
+#include "aot_entries.h"
 #include "entries.h"
 #include "launchers.h"
 #include "linf/geometry.h"
@@ -128,6 +131,16 @@ std::vector<std::pair<std::string, std::string>> entries() {
   return found;
 }
 
+// Name, file; a block's rows and columns of results, threads and bytes of shared memory.
+using AotKernel = std::tuple<std::string, std::string, int32_t, int32_t, int32_t, int32_t>;
+
+std::vector<AotKernel> aot_kernels() {
+  std::vector<AotKernel> found;
+  for (const linf::AotKernel& k : linf::kAotKernels)
+    found.emplace_back(k.name, k.file, k.rows, k.columns, k.threads, k.shared_bytes);
+  return found;
+}
+
 }  // namespace
 
 NB_MODULE(_cuda, m) {
@@ -136,6 +149,7 @@ NB_MODULE(_cuda, m) {
   m.attr("NOT_LOADED") = kNotLoaded;
   m.attr("MAX_ROW_BYTES") = linf::kMostRowBytes;
   m.def("entries", &entries);
+  m.def("aot_kernels", &aot_kernels);
   m.def("lp_dist_kind", &lp_dist_kind);
   m.def("lp_dist_backward_scratch", [](Triple n) { return lp_dist_backward_scratch_cuda(sizes(n)); });
 

@@ -59,7 +59,7 @@ inline TileChoice fastest(std::initializer_list<TileChoice> choices, int64_t bat
 inline int32_t alignment_of(int64_t row_bytes, std::initializer_list<const void*> data) {
   uintptr_t bits = static_cast<uintptr_t>(row_bytes);
   for (const void* address : data) bits |= reinterpret_cast<uintptr_t>(address);
-  return bits % 16 == 0 ? 16 : bits % 4 == 0 ? 4 : 1;
+  return alignment_of_bits(bits);
 }
 
 // The distances of float32 alone, which other kernels begin with.

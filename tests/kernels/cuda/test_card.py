@@ -12,6 +12,7 @@ import pytest
 
 from linfdeploy.errors import KernelError
 from linfdeploy.kernels import _cuda
+from linfdeploy.kernels.cuda.aot import KERNELS
 from linfdeploy.kernels.cuda.card import ENTRIES, FILES, Card
 
 DEVICE = Path(__file__).parents[3] / "linfdeploy" / "kernels" / "cuda"
@@ -72,7 +73,8 @@ def test_entries_are_those_of_the_header() -> None:
 
 def test_every_source_has_entries_and_every_entry_a_source() -> None:
     # runtime.cu includes all others, for programs that link the kernels.
-    assert sorted([*FILES, "runtime"]) == sorted(path.stem for path in DEVICE.glob("*.cu"))
+    ahead_of_time = {kernel.file for kernel in KERNELS.values()}
+    assert sorted([*FILES, *ahead_of_time, "runtime"]) == sorted(path.stem for path in DEVICE.glob("*.cu"))
 
 
 def test_a_source_is_loaded_when_its_first_kernel_is_started() -> None:

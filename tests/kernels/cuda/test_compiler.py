@@ -16,6 +16,7 @@ import pytest
 
 from linfdeploy.errors import KernelError, MissingExtraError
 from linfdeploy.kernels.cuda import compiler
+from linfdeploy.kernels.cuda.aot import KERNELS
 from linfdeploy.kernels.cuda.card import ENTRIES, FILES
 
 VERSION = (13, 0)
@@ -51,7 +52,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
     monkeypatch.setattr(compiler, "compile_source", compile_source)
     monkeypatch.setattr(compiler, "compiler_version", lambda: VERSION)
-    monkeypatch.setattr(compiler, "_check_architecture", lambda *_: None)
+    monkeypatch.setattr(compiler, "check_architecture", lambda *_: None)
     return calls
 
 
@@ -218,3 +219,52 @@ def test_a_source_that_does_not_compile(sources: Path, cache: Path) -> None:
         compiler.cubin("broken", 90)
     assert "1 error detected in the compilation" in str(found.value.__cause__)
     assert not cache.exists()
+
+
+@needs_nvrtc
+def test_ptx_is_of_one_kernel_and_kept(cache: Path) -> None:
+    code = compiler.ptx("linf_dist_conv_aot", "linf_dist_conv_aot_medium", 87)
+    assert re.findall(r"\.visible \.entry (\w+)\(", code) == ["linf_dist_conv_aot_medium"]
+    assert ".extern .shared" in code
+    assert compiler.ptx("linf_dist_conv_aot", "linf_dist_conv_aot_medium", 87) == code
+    (kept,) = cache.iterdir()
+    assert kept == compiler.kept("linf_dist_conv_aot", 87, compiler.compiler_version(), "ptx")
+
+
+def test_ptx_leaves_the_other_kernels_out(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    text = "head\n.visible .entry first(\n)\n{\n}\n\n.visible .entry first_not(\n)\n{\n}\n"
+    monkeypatch.setattr(compiler, "compiler_version", lambda: VERSION)
+    monkeypatch.setattr(compiler, "check_architecture", lambda *_: None)
+    monkeypatch.setattr(compiler, "compile_ptx", lambda *_: (text.encode(), ""))
+    assert compiler.ptx(QUICK, "first", 87) == "head\n.visible .entry first(\n)\n{\n}\n\n"
+    assert compiler.ptx(QUICK, "first_not", 87) == "head\n.visible .entry first_not(\n)\n{\n}\n"
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("file", sorted({kernel.file for kernel in KERNELS.values()}))
+def test_ptx_compiles_without_a_warning(file: str) -> None:
+    code, log = compiler.compile_ptx(file, 75)
+    assert log == ""
+    assert sorted(re.findall(r"\.visible \.entry (\w+)\(", code.decode())) == sorted(
+        kernel.name for kernel in KERNELS.values() if kernel.file == file
+    )
+
+
+@needs_nvrtc
+def test_ptx_that_does_not_compile(sources: Path, cache: Path) -> None:
+    (sources / "sources" / "broken.cu").write_text("#define LINF 1\n__global__ void broken() { nonsense; }\n")
+    text = (
+        'broken.cu does not compile for compute_90: broken.cu(2): error: identifier "nonsense" is undefined; '
+        "please report this"
+    )
+    with pytest.raises(KernelError, match=f"^{re.escape(text)}$") as found:
+        compiler.ptx("broken", "broken", 90)
+    assert "1 error detected in the compilation" in str(found.value.__cause__)
+    assert not cache.exists()
+
+
+@needs_nvrtc
+def test_ptx_for_cards_that_are_too_old() -> None:
+    text = "the card has compute capability 7.0; expected 7.5 (Turing) or later: build for a later card"
+    with pytest.raises(KernelError, match=f"^{re.escape(text)}$"):
+        compiler.ptx("linf_dist_aot", "linf_dist_aot_f32_small", 70)

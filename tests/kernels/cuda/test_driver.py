@@ -17,7 +17,7 @@ import pytest
 from linfdeploy.errors import KernelError
 from linfdeploy.kernels.cuda import driver as driver_module
 from linfdeploy.kernels.cuda.compiler import cubin
-from linfdeploy.kernels.cuda.driver import CudaDriver
+from linfdeploy.kernels.cuda.driver import CudaDriver, check_ptx
 
 cuda_driver = pytest.importorskip(
     "cuda.bindings.driver", reason="there is no cuda.bindings: it is in linfdeploy[cuda]"
@@ -187,3 +187,34 @@ def test_the_bindings_reach_a_library_in_the_drivers_place(
         "current: 0x77",
         "launch: 0x1010 on 0x66",
     ]
+
+
+@pytest.mark.parametrize("version", [13050, 13060, 14000])
+def test_ptx_of_the_drivers_own_release_or_an_earlier_one(recorder: Recorder, version: int) -> None:
+    recorder.version = version
+    check_ptx()
+
+
+@pytest.mark.parametrize(
+    ("version", "found", "packages"),
+    [
+        (13020, "13.2", "'cuda-bindings==13.*' 'nvidia-cuda-nvrtc==13.2.*'"),
+        (12060, "12.6", "'cuda-bindings==12.*' 'nvidia-cuda-nvrtc-cu12==12.6.*'"),
+    ],
+)
+def test_ptx_that_the_driver_does_not_take(recorder: Recorder, version: int, found: str, packages: str) -> None:
+    recorder.version = version
+    text = (
+        f"the driver is for CUDA {found} and does not take the PTX of NVRTC 13.5; expected NVRTC {found} or "
+        f"earlier: update the driver, or pip install {packages}"
+    )
+    with pytest.raises(KernelError, match=f"^{re.escape(text)}$"):
+        check_ptx()
+
+
+def test_ptx_where_there_is_no_driver(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Any:
+        raise RuntimeError("libcuda.so.1 not found")
+
+    monkeypatch.setattr(cuda_driver, "cuDriverGetVersion", missing)
+    check_ptx()

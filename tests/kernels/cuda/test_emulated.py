@@ -37,7 +37,7 @@ def test_kernels(builds: Builds, cpu_kernels: list[Path], sanitizer: str, shapes
     program = test_program(builds(sanitizer), cpu_kernels)
     done = run(program, "--shapes", str(shapes), "--largest", str(largest))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" 0 failures") == 8
+    assert done.stdout.count(" 0 failures") == 11
 
 
 class Sizes(ctypes.Structure):
@@ -157,6 +157,38 @@ FAULTS = {
     ),
     "few rows are merged before all are there": Fault(
         "include/linf/rows.cuh", r"__syncthreads\(\);", "", ("linf_dist.cu",), "linf_dist_float32"
+    ),
+    "a group of rows goes beyond the batch": Fault(
+        "cuda/linf_dist_aot.cu",
+        r"smaller\(batch - first, Rows\)",
+        "Rows",
+        ("linf_dist_aot.cu",),
+        "linf_dist_aot_float32",
+        *BEYOND,
+    ),
+    "groups of rows share their results": Fault(
+        "cuda/linf_dist_aot.cu",
+        r"y \+ static_cast<int64_t>\(first\) \* outputs",
+        "y",
+        ("linf_dist_aot.cu",),
+        "linf_dist_aot_float32",
+    ),
+    "nobody looks at alignment": Fault(
+        "include/linf/matrix.cuh",
+        r"return alignment_of_bits\([^;]*;",
+        "return 16;",
+        ("linf_dist_aot.cu",),
+        "linf_dist_aot_float32",
+        shown="misaligned address",
+    ),
+    "an empty batch is divided by": Fault(
+        "cuda/linf_dist_aot.cu",
+        r"if \(batch > 0 && outputs > 0\) ?kernel",
+        "kernel",
+        ("linf_dist_aot.cu",),
+        "linf_dist_aot_float32",
+        "address,undefined",
+        "division by zero",
     ),
     "slopes are summed before all are there": Fault(SLOPES, r"__syncthreads\(\);", "", OF_SLOPES, "lp_dist"),
     "slopes are summed before all are there, as a race": Fault(

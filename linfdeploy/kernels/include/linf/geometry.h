@@ -3,6 +3,12 @@
 // How CUDA kernels cut their work: the one place that launchers on the host and kernels on the device read.
 #pragma once
 
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#define LINF_HOST_DEVICE __host__ __device__ inline
+#else
+#define LINF_HOST_DEVICE inline
+#endif
+
 namespace linf {
 
 constexpr int kWarp = 32;
@@ -16,6 +22,11 @@ constexpr int kStageWords = 16, kRowStride = 20;
 // Positions in a row are counted in 32 bits, and those of its last stage go beyond its end by less than a
 // stage.
 constexpr int kMostRowBytes = 0x7fffffff - kStageWords * 4 + 1;
+// What rows can be read by, 16, 4 or 1 bytes: `bits` is the bitwise or of their addresses and of their
+// length.
+LINF_HOST_DEVICE int alignment_of_bits(unsigned long long bits) {
+  return bits % 16 == 0 ? 16 : bits % 4 == 0 ? 4 : 1;
+}
 // One stage is computed while the next is copied.
 constexpr int kStages = 2;
 
@@ -44,6 +55,13 @@ using BoundsTile = Tile<8, 8, 4, 8, 2>;
 // Up to kFewRows rows of x: a block reads kRowsOutputs rows of w once, its threads side by side along them.
 constexpr int kFewRows = 8, kRowsOutputs = 4, kRowsThreads = 256;
 constexpr int rows_shared_bytes(int batch) { return kRowsThreads / kWarp * kRowsOutputs * batch * 4; }
+
+// Such a block in the words of a tile.
+template <int Rows>
+struct FewRows {
+  static constexpr int kRows = Rows, kColumns = kRowsOutputs, kThreads = kRowsThreads;
+  static constexpr int kSharedBytes = rows_shared_bytes(Rows);
+};
 
 // A block scatters one row of gradients; each of its warps owns an equal share of up
 // to kScatterColumns columns.

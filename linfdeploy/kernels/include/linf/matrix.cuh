@@ -76,6 +76,13 @@ struct Matrix {
   }
 };
 
+// For operands that no launcher has looked at: the alignment of all their rows.
+template <typename Number>
+LINF_INLINE int32_t alignment_of(const Number* x, const Number* w, int32_t inputs) {
+  return alignment_of_bits(reinterpret_cast<uint64_t>(x) | reinterpret_cast<uint64_t>(w) |
+                           inputs * sizeof(Number));
+}
+
 template <typename Number>
 LINF_INLINE Matrix matrix_of(const Number* data, int32_t rows, int32_t inputs, int32_t alignment) {
   return {reinterpret_cast<const char*>(data), inputs * static_cast<int32_t>(sizeof(Number)), rows,

@@ -66,12 +66,13 @@ LINF_INLINE Value warp_maximum(Value v) {
   return v;
 }
 
+// The `block`th kRowsOutputs rows of w against all of x, at most Batch rows.
 template <typename Element, int32_t Batch>
-LINF_INLINE void reduce_rows(const Matrix& x, const Matrix& w, const typename Element::Number* bias,
-                             typename Element::Result* y) {
+LINF_INLINE void reduce_rows(const Matrix& x, const Matrix& w, int32_t block,
+                             const typename Element::Number* bias, typename Element::Result* y) {
   using Value = typename Element::Value;
   constexpr int32_t kResults = kRowsOutputs * Batch, kWarps = kRowsThreads / kWarp;
-  const int32_t first_output = blockIdx.x * kRowsOutputs;
+  const int32_t first_output = block * kRowsOutputs;
   const int32_t warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   Value best[kRowsOutputs][Batch] = {};
   if (w.alignment == 16)

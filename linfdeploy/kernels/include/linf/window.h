@@ -7,11 +7,7 @@
 #include <cstdint>
 #endif
 
-#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
-#define LINF_HOST_DEVICE __host__ __device__ inline
-#else
-#define LINF_HOST_DEVICE inline
-#endif
+#include "linf/geometry.h"
 
 namespace linf {
 

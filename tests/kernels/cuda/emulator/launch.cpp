@@ -6,18 +6,21 @@
 #include <mutex>
 #include <thread>
 
+#include "aot_entries.h"
 #include "entries.h"
 #include "launchers.h"
 
-#define EMULATED_DECLARATION(name, file) extern const emulator::Entry emulated_##name;
+#define EMULATED_DECLARATION(name, ...) extern const emulator::Entry emulated_##name;
 LINF_ENTRIES(EMULATED_DECLARATION)
+LINF_AOT_ENTRIES(EMULATED_DECLARATION)
 #undef EMULATED_DECLARATION
 
 namespace emulator {
 namespace {
 
-#define EMULATED_ADDRESS(name, file) &emulated_##name,
-const Entry* const kEntries[] = {LINF_ENTRIES(EMULATED_ADDRESS)};
+// By number, and after these the ones that are only known by name.
+#define EMULATED_ADDRESS(name, ...) &emulated_##name,
+const Entry* const kEntries[] = {LINF_ENTRIES(EMULATED_ADDRESS) LINF_AOT_ENTRIES(EMULATED_ADDRESS)};
 #undef EMULATED_ADDRESS
 constexpr int kCount = sizeof kEntries / sizeof *kEntries;
 

@@ -89,7 +89,7 @@ Operand<T> integers(Shape& shape, int64_t size) {
 bool expect(bool holds, const char* what, const Shape& shape, const char* more = "");
 int failures();
 
-// The checks, one for each launcher.
+// The checks: one for each launcher, and of what is started without one.
 void check_linf_dist_float32(Shape& shape);
 void check_linf_dist_float16(Shape& shape);
 void check_linf_dist_integers(Shape& shape);
@@ -97,4 +97,7 @@ void check_argmax(Shape& shape);
 void check_bounds(Shape& shape);
 void check_backward(Shape& shape);
 void check_conv(Shape& shape);
+void check_linf_dist_aot_float32(Shape& shape);
+void check_linf_dist_aot_float16(Shape& shape);
+void check_conv_aot(Shape& shape);
 void check_lp_dist(Shape& shape);

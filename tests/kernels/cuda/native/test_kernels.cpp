@@ -27,6 +27,9 @@ const Check kChecks[] = {
     {"linf_dist_bounds", check_bounds},
     {"linf_dist_backward", check_backward},
     {"linf_dist_conv", check_conv},
+    {"linf_dist_aot_float32", check_linf_dist_aot_float32},
+    {"linf_dist_aot_float16", check_linf_dist_aot_float16},
+    {"linf_dist_conv_aot", check_conv_aot},
     {"lp_dist", check_lp_dist},
 };
 
