@@ -31,7 +31,7 @@ Reals: TypeAlias = npt.NDArray[np.float64]
 Indices: TypeAlias = npt.NDArray[np.int64]
 
 # Of float64; an entry of a product of matrices errs by less than this and 8 more for every term.
-UNIT = 2.0**-52
+UNIT: float = 2.0**-52
 MORE = 8
 # numpy's tanh in float64 is good to a few ulp.
 TANH = 2.0**-48
