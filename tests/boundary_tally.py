@@ -187,8 +187,8 @@ def each(boundary: Boundary) -> Rows:
             rows[name].append(found is not None and right and bool(found[0]))
         curves = (certifier.radii.curve(name, [level]) for name in ("exact", "interval", "joint", "delta"))
         rows["radii"].append(right and any(bool(curve[0, 0]) for curve in curves if curve is not None))
-    found = {name: np.array(values, bool) for name, values in rows.items()}
-    return {"broken": boundary.broken, "naive": boundary.naive, **found}
+    arrays = {name: np.array(values, bool) for name, values in rows.items()}
+    return {"broken": boundary.broken, "naive": boundary.naive, **arrays}
 
 
 def _as_images(boundary: Boundary, pixels: npt.NDArray[np.uint8]) -> Images:

@@ -228,7 +228,8 @@ def _magnitude(weight: Reals, bias: Reals, low: Reals, high: Reals) -> Reals:
 
 def _slack(weight: Reals) -> float:
     """Bounds float64's relative error of a sum over a row, with a few operations before and after."""
-    return (weight.shape[1] + MORE) * UNIT
+    terms: int = weight.shape[1]
+    return (terms + MORE) * UNIT
 
 
 def _activated(low: Reals, high: Reals, activation: Activation, arithmetic: HeadArithmetic) -> tuple[Reals, Reals]:
