@@ -34,8 +34,10 @@ def main() -> int:
     from boundary_tally import table, tally
 
     began = time.process_time()
-    tallies = [tally(family, SEED, share) for family in CASES]
-    tallies += [*ulp_tally(SEED, share), *head_tally(SEED, share)]
+    tallies = [*ulp_tally(SEED, share), *head_tally(SEED, share)]
+    for family in CASES:
+        print(f"{time.process_time() - began:.0f} s, {family.name}", file=sys.stderr, flush=True)
+        tallies.append(tally(family, SEED, share))
     false = {name: sum(row.false.get(name, 0) for row in tallies) for name in CERTIFICATES}
     outside, kept = sum(row.outside for row in tallies), sum(row.kept for row in tallies)
     result = {

@@ -130,6 +130,10 @@ def _exact(boundary: Boundary, margins: list[Fraction]) -> npt.NDArray[np.bool_]
 def _delta(boundary: Boundary, margins: list[Fraction]) -> npt.NDArray[np.bool_]:
     found = []
     for index, margin in enumerate(margins):
+        # Delta is no less than 0; to compute it takes longer than all the rest.
+        if margin <= 2 * int(boundary.levels[index]):
+            found.append(False)
+            continue
         net = net_of(boundary, index)
         (radius,) = radii.margin_radii([margin], rounding_error(net, value_ranges(net)))
         found.append(radii.above(radius) >= boundary.levels[index])
