@@ -145,7 +145,15 @@ def head_gaps(head: MlpHead, box: tuple[Logits, Logits], labels: Indices, arithm
 
     Returns:
         (N,) float64; above 0 the label wins strictly. `-inf` where a value may overflow or an end is not finite.
+
+    Raises:
+        InputError: An engine of this arithmetic would have to round the weights first.
     """
+    if arithmetic.store and any(weight.dtype != np.float16 for weight in head.weights):
+        raise InputError(
+            f"the head's weights are {head.weights[0].dtype} and its arithmetic is {arithmetic.name}; expected "
+            "float16 weights: bound the head with the weights that the engine holds"
+        )
     step = max(CELLS // head.weights[-1].size, 1)
     parts = [slice(i, i + step) for i in range(0, len(labels), step)]
     found = [_gaps(head, (box[0][part], box[1][part]), labels[part], arithmetic) for part in parts]

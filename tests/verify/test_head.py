@@ -150,6 +150,19 @@ def test_an_arithmetic_that_is_not_bounded_is_refused(name: str) -> None:
     assert arithmetic_of("tf32").name == "tf32"
 
 
+def test_weights_that_the_engine_would_round_are_refused() -> None:
+    head = random_head(SIZES, np.random.default_rng(0), np.float32, "tanh")
+    z, message = (
+        np.zeros((1, SIZES[0]), np.float32),
+        (
+            "the head's weights are float32 and its arithmetic is fp16; expected float16 weights: "
+            "bound the head with the weights that the engine holds"
+        ),
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        head_gaps(head, (z, z), np.zeros(1, np.int64), ARITHMETICS["fp16"])
+
+
 @pytest.mark.parametrize(
     ("weights", "biases", "message"),
     [
@@ -174,7 +187,7 @@ def test_layers_that_do_not_fit_are_refused(weights: Any, biases: Any, message: 
 
 def test_every_error_term_counts() -> None:
     rng = np.random.default_rng(9)
-    head = random_head(SIZES, rng, np.float32, "tanh")
+    head = random_head(SIZES, rng, np.float16, "tanh")
     z = rng.normal(size=(5, SIZES[0])).astype(np.float32)
     labels = rng.integers(0, SIZES[-1], 5)
     bare = head_gaps(head, (z, z), labels, REAL)
