@@ -7,6 +7,9 @@ the package's evaluator. Whether a case is robust is decided and not estimated:
     one layer    for each pixel and each value it can take, the other pixels take their best value, which
                  rounding leaves the best because it is monotone
     two layers   every image in the box is run
+
+Kinds of cases: `margin` as said; `ties`, two classes with the same row; `absorbed`, a bias so large that distances
+are lost in it; `subnormal`, biases of which only the smallest numbers keep a tie from being one.
 """
 
 from __future__ import annotations
@@ -19,19 +22,21 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from linfdeploy.engines.reference import PER_OP, ReferenceEngine
 from linfdeploy.onnx.passes.ranges import exactness_gap
 from linfdeploy.onnx.pixel_net import PixelLayer, PixelNet
-from linfdeploy.verify.certificates import Certifier
 
-__all__ = ["CASES", "Boundary", "Family", "Tally", "boundary_cases", "net_of", "table", "tally"]
+__all__ = ["BLOCK", "CASES", "Boundary", "Family", "blocks_of", "boundary_cases", "forward", "net_of", "real_gaps"]
 
 Array: TypeAlias = npt.NDArray[Any]
 Format: TypeAlias = Literal["fp32", "fp16", "exact"]
+Kind: TypeAlias = Literal["margin", "ties", "absorbed", "subnormal"]
 
 GRID = 12
 CLASSES = 3
-ULPS = (-2, -1, 0, 1, 2)
+FAR = 16
+ULPS = (-2, -1, 0, 1, 2, FAR)
+BLOCK = 1000
+"""Cases that are drawn and judged at a time."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +50,30 @@ class Family:
     hidden: int
     radius: int
     cases: int
+    kind: Kind = "margin"
 
 
 CASES = (
-    Family("fp32, one layer", "fp32", 1, 12, 0, 8, 2500),
-    Family("fp16, one layer", "fp16", 1, 12, 0, 8, 2500),
-    Family("fp32, two layers", "fp32", 2, 2, 4, 4, 2000),
-    Family("fp16, two layers", "fp16", 2, 2, 4, 4, 2000),
-    Family("exact, one layer", "exact", 1, 12, 0, 8, 500),
-    Family("exact, two layers", "exact", 2, 2, 4, 4, 500),
+    Family("fp32, one layer", "fp32", 1, 12, 0, 8, 170_000),
+    Family("fp16, one layer", "fp16", 1, 12, 0, 8, 150_000),
+    Family("fp32, two layers", "fp32", 2, 2, 4, 4, 170_000),
+    Family("fp16, two layers", "fp16", 2, 2, 4, 4, 150_000),
+    Family("exact, one layer", "exact", 1, 12, 0, 8, 80_000),
+    Family("exact, two layers", "exact", 2, 2, 4, 4, 60_000),
+    Family("fp32, ties", "fp32", 1, 6, 0, 8, 10_000, "ties"),
+    Family("fp16, ties", "fp16", 1, 6, 0, 8, 10_000, "ties"),
+    Family("exact, ties", "exact", 2, 2, 4, 4, 10_000, "ties"),
+    Family("fp32, absorbed", "fp32", 1, 6, 0, 8, 50_000, "absorbed"),
+    Family("fp16, absorbed", "fp16", 1, 6, 0, 8, 50_000, "absorbed"),
+    Family("fp32, subnormal", "fp32", 1, 4, 0, 8, 20_000, "subnormal"),
+    Family("fp16, subnormal", "fp16", 1, 4, 0, 8, 20_000, "subnormal"),
 )
+"""With the heads and the searches at ulp distance of `boundary_special.py`: a million."""
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """The cases of one family; arrays have a row for each case.
+    """The cases of one block; arrays have a row for each case.
 
     Attributes:
         family: What they are.
@@ -86,21 +100,37 @@ class Boundary:
     counterexamples: Array
 
 
-def boundary_cases(family: Family, seed: int) -> Boundary:
-    """Draws the cases of a family, with equal shares of each distance from the boundary."""
-    rng = np.random.default_rng(seed)
+def blocks_of(family: Family, seed: int, share: float = 1.0) -> Iterator[Boundary]:
+    """Draws a share of a family's cases, a block at a time."""
+    wanted = round(family.cases * share)
+    for block in range(-(-wanted // BLOCK)):
+        cases = min(BLOCK, wanted - block * BLOCK)
+        yield boundary_cases(family, np.random.default_rng([seed, CASES.index(family), block]), cases)
+
+
+def boundary_cases(family: Family, rng: np.random.Generator, cases: int) -> Boundary:
+    """Draws cases of a family, with equal shares of each distance from the boundary."""
     dtype = np.float16 if family.format == "fp16" else np.float32
     # Not every two-layer net moves by the full radius twice; one that does not is robust and proves nothing.
-    draws = family.cases * (1 if family.layers == 1 else 2)
+    draws = cases * (1 if family.layers == 1 else 2) + len(ULPS)
     levels = rng.integers(1, family.radius + 1, draws)
     images = rng.integers(0, 256, (draws, family.pixels), np.uint8)
-    inside = rng.random(draws) < 0.9
-    room = np.clip(images, levels[:, None], 255 - levels[:, None]).astype(np.uint8)
+    inside = rng.random(draws) < (0.9 if family.kind != "subnormal" else 1)
+    room = np.clip(images, 2 * levels[:, None], 255 - 2 * levels[:, None]).astype(np.uint8)
     images[inside] = room[inside]
-    weights, biases = _draw_net(rng, images, family)
     ulps = np.resize(np.array(ULPS), draws)
-    _plant(images.astype(dtype), weights, biases, levels, ulps, family.format)
-    kept = _chosen(images, weights, biases, levels, family)
+    if family.kind == "subnormal":
+        weights, biases = _draw_subnormal(rng, images, levels, family)
+    else:
+        weights, biases = _draw_net(rng, images, family)
+        if family.kind == "absorbed":
+            _absorb(rng, biases[-1], family.format)
+        _plant(images.astype(dtype), weights, biases, levels, ulps, family.format)
+    if family.kind == "ties":
+        weights[-1][:, 1], biases[-1][:, 1] = weights[-1][:, 0], biases[-1][:, 0]
+        kept = np.arange(cases)
+    else:
+        kept = _chosen(images, weights, biases, levels, family, ulps)[:cases]
     weights, biases = [w[kept] for w in weights], [b[kept] for b in biases]
     images, levels, ulps = images[kept], levels[kept], ulps[kept]
     logits = forward(images.astype(dtype), weights, biases)
@@ -118,6 +148,21 @@ def forward(x: Array, weights: list[Array] | tuple[Array, ...], biases: list[Arr
     return x
 
 
+def real_gaps(boundary: Boundary) -> tuple[Array, Array]:
+    """Returns by how much the label's real interval is separated, and the ulp of its ends, (N,) each.
+
+    float64 stands for the reals: 29 bits more than float32.
+    """
+    low, high = (ends.astype(np.float64) for ends in boxes_of(boundary.images, boundary.levels))
+    for weight, bias in zip(boundary.weights, boundary.biases, strict=True):
+        wide, shift = weight.astype(np.float64), bias.astype(np.float64)
+        below, above = low[:, None] - wide, high[:, None] - wide
+        high = np.maximum(np.abs(below), np.abs(above)).max(2) + shift
+        low = np.maximum(np.maximum(below, -above), 0).max(2) + shift
+    ends = np.concatenate([low, high, *boundary.biases], 1).astype(boundary.weights[0].dtype)
+    return low[:, 1:].min(1) - high[:, 0], np.spacing(np.abs(ends)).max(1).astype(np.float64)
+
+
 def net_of(boundary: Boundary, index: int) -> PixelNet:
     """Returns one case's net; an exact one is proven to be."""
     family = boundary.family
@@ -128,71 +173,6 @@ def net_of(boundary: Boundary, index: int) -> PixelNet:
     net = PixelNet((1, 1, family.pixels), layers, GRID if family.format == "exact" else None)
     assert family.format != "exact" or exactness_gap(net, GRID) is None
     return net
-
-
-@dataclass(frozen=True)
-class Tally:
-    """What each check made of a family's cases.
-
-    Attributes:
-        family: Its name.
-        cases: How many.
-        broken: How many have a counterexample that the evaluator confirms.
-        certified: Of all cases, by check.
-        false: Of the broken ones, by check.
-        missed: Counterexamples that the evaluator does not confirm; must be 0.
-    """
-
-    family: str
-    cases: int
-    broken: int
-    certified: dict[str, int]
-    false: dict[str, int]
-    missed: int
-
-    def power(self, check: str) -> float:
-        """Returns the share of truly robust cases that a check certifies."""
-        return (self.certified[check] - self.false[check]) / max(self.cases - self.broken, 1)
-
-
-def tally(boundary: Boundary) -> Tally:
-    """Certifies every case and runs every counterexample on the package's evaluator."""
-    flags: dict[str, list[bool]] = {"naive": boundary.naive.tolist(), "E": [], "I": [], "D": []}
-    missed = 0
-    for index in range(len(boundary.images)):
-        net = net_of(boundary, index)
-        shape = (1, *net.input_shape)
-        image, other = (a[index].reshape(shape) for a in (boundary.images, boundary.counterexamples))
-        engine = ReferenceEngine(net)
-        certifier = Certifier(net, PER_OP, image, engine.run(image))
-        certified = certifier.at(int(boundary.levels[index]))
-        # A margin of zero or less at the image itself makes another class the label: no case for class 0.
-        right = bool(certifier.labels[0] == boundary.label)
-        flags["E"].append(certified.exact is not None and right and bool(certified.exact[0]))
-        flags["I"].append(certified.interval is not None and right and bool(certified.interval[0]))
-        flags["D"].append(right and bool(certified.delta[0]))
-        if boundary.broken[index]:
-            logits = engine.run(other)[0]
-            missed += int(logits[0] > logits[1:].max())
-    found = {name: np.array(values, bool) for name, values in flags.items()}
-    return Tally(
-        boundary.family.name,
-        len(boundary.images),
-        int(boundary.broken.sum()),
-        {name: int(values.sum()) for name, values in found.items()},
-        {name: int((values & boundary.broken).sum()) for name, values in found.items()},
-        missed,
-    )
-
-
-def table(tallies: list[Tally]) -> str:
-    """Returns the tallies as a table; each check has `certified (of them false)`."""
-    checks = ("naive", "E", "I", "D")
-    lines = ["".join([f"{'family':<20}{'cases':>7}{'broken':>8}", *(f"{check:>14}" for check in checks)])]
-    for row in tallies:
-        cells = [f"{f'{row.certified[check]} ({row.false[check]})':>14}" for check in checks]
-        lines.append("".join([f"{row.family:<20}{row.cases:>7}{row.broken:>8}", *cells]))
-    return "\n".join(lines)
 
 
 def _draw_net(rng: np.random.Generator, images: Array, family: Family) -> tuple[list[Array], list[Array]]:
@@ -233,13 +213,38 @@ def _plant(x: Array, weights: list[Array], biases: list[Array], levels: Array, u
     bias[:, 2] = target - unbiased[:, 2] + dtype(1)
 
 
+def _draw_subnormal(
+    rng: np.random.Generator, images: Array, levels: Array, family: Family
+) -> tuple[list[Array], list[Array]]:
+    """Class 0 has the image itself for its row, class 1 a pixel 2 levels away: biases alone decide between them.
+
+    With a negative bias of class 0 the margin exceeds 2 levels, by less than any distance can hold.
+    """
+    dtype, draws = np.float16 if family.format == "fp16" else np.float32, len(images)
+    x = images.astype(np.float64)
+    weight = np.repeat(x[:, None], CLASSES, 1)
+    signs = rng.choice([-1, 1], (draws, CLASSES))
+    weight[:, 1, 0] += signs[:, 1] * 2 * levels
+    weight[:, 2, 1] += signs[:, 2] * (2 * levels + 1)
+    tiny = float(np.finfo(dtype).smallest_subnormal)
+    bias = rng.integers(-3, 4, (draws, CLASSES)) * tiny
+    return [weight.astype(dtype)], [bias.astype(dtype)]
+
+
+def _absorb(rng: np.random.Generator, bias: Array, form: Format) -> None:
+    """Raises class 0's bias, and with it what is planted, to where an ulp is a pixel or several."""
+    first, last = (10, 14) if form == "fp16" else (22, 27)
+    bias[:, 0] += (2.0 ** rng.integers(first, last, len(bias))).astype(bias.dtype)
+
+
 def _chosen(
-    images: Array, weights: list[Array], biases: list[Array], levels: Array, family: Family
+    images: Array, weights: list[Array], biases: list[Array], levels: Array, family: Family, ulps: Array
 ) -> npt.NDArray[np.int64]:
     """Returns the cases to keep: margins really near the boundary and, with two layers, a full move in the box."""
     dtype = weights[0].dtype
     z = forward(images.astype(dtype), weights, biases).astype(np.float64)
-    near = np.abs(z[:, 1] - z[:, 0] - 2 * levels) <= 8 * np.spacing(z.astype(dtype)).astype(np.float64).max(1)
+    reach = np.spacing(z.astype(dtype)).astype(np.float64).max(1) * np.where(ulps == FAR, 4 * FAR, 8)
+    near = np.abs(z[:, 1] - z[:, 0] - 2 * levels) <= reach
     candidates = np.flatnonzero(near | (family.format == "exact"))
     if family.layers == 2:
         wide_weights, wide_biases = (
@@ -247,12 +252,13 @@ def _chosen(
         )
         least, _ = _least_margins(images[candidates], wide_weights, wide_biases, levels[candidates])
         # A few ulps, so that cases on the safe side of the boundary stay.
-        candidates = candidates[least < (0.6 if family.format == "fp16" else 0.1)]
-    assert len(candidates) >= family.cases * 0.95, (family.name, len(candidates))
-    return candidates[: family.cases]
+        hard = least < (0.6 if family.format == "fp16" else 0.1)
+        candidates = candidates[hard | (ulps[candidates] == FAR)]
+    return candidates
 
 
-def _boxes(images: Array, levels: Array) -> tuple[Array, Array]:
+def boxes_of(images: Array, levels: Array) -> tuple[Array, Array]:
+    """Returns the lowest and the highest image of each box, (N, I) int64."""
     wide = images.astype(np.int64)
     return np.maximum(wide - levels[:, None], 0), np.minimum(wide + levels[:, None], 255)
 
@@ -263,7 +269,7 @@ def _search_one_layer(
     """Decides robustness of one-layer nets; see the module."""
     (weight,) = weights
     dtype = weight.dtype
-    lower, upper = _boxes(images, levels)
+    lower, upper = boxes_of(images, levels)
     broken, found = np.zeros(len(images), bool), images.copy()
     for other in range(1, CLASSES):
         best = np.clip(np.rint(weight[:, other].astype(np.float64)), lower, upper)
@@ -285,7 +291,7 @@ def _search_all(images: Array, weights: list[Array], biases: list[Array], levels
 
 def _least_margins(images: Array, weights: list[Array], biases: list[Array], levels: Array) -> tuple[Array, Array]:
     """Returns the smallest computed margin of class 0 over each box, (N,), and where it is."""
-    lower, upper = _boxes(images, levels)
+    lower, upper = boxes_of(images, levels)
     least, found = np.full(len(images), np.inf), images.copy()
     for offsets in _offsets(images.shape[1], int(levels.max())):
         x = np.minimum(lower + offsets, upper)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from linfdeploy.engines.base import Logits
 from linfdeploy.onnx.pixel_net import PixelNet
 
-__all__ = ["JointBound"]
+__all__ = ["JointBound", "Pair", "sup_of_difference"]
 
 Reals: TypeAlias = npt.NDArray[np.float64]
 Indices: TypeAlias = npt.NDArray[np.int64]
@@ -31,6 +31,20 @@ UNIT = 2.0**-53
 OPERATIONS = 32
 # Of a temporary: a dozen of them fit a core's cache.
 CELLS = 2**14
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Weights (P, I) and biases (P,) of the last layer for the label and for another class."""
+
+    label: Reals
+    label_bias: Reals
+    other: Reals
+    other_bias: Reals
+
+    def at(self, rows: Indices) -> Pair:
+        """Returns some of the pairs."""
+        return Pair(self.label[rows], self.label_bias[rows], self.other[rows], self.other_bias[rows])
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,7 @@ class JointBound:
         # The closest class first: where it cannot be separated, the others need not be.
         for others in by_class.argsort(1).T:
             rows = rows[by_class[rows, others[rows]] <= 0]
-            step = max(CELLS // self.weight.shape[1], 1)
+            step = max(CELLS // self.weight.shape[-1], 1)
             for i in range(0, len(rows), step):
                 part = rows[i : i + step]
                 by_class[part, others[part]] = self._pair_gaps(box, part, labels[part], others[part])
@@ -89,43 +103,55 @@ class JointBound:
         lower, upper = (ends[rows].astype(np.float64) for ends in box)
         finite = np.asarray(np.isfinite(np.stack([lower, upper])).all((0, 2)))
         lower, upper = (np.where(finite[:, None], ends, 0.0) for ends in (lower, upper))
-        gap = -self._lead_at_nearest(lower, upper, labels, others)
+        pair = Pair(*self._of(rows, labels), *self._of(rows, others))
+        gap = -_lead_at_nearest(lower, upper, pair)
         # The bound proper takes ten times as long; where one point already refutes it, it is not asked.
         hope = np.flatnonzero(gap > 0)
-        box_of_hope, classes = (lower[hope], upper[hope]), (labels[hope], others[hope])
-        gap[hope] = -self._sup(*box_of_hope, *classes) - self._guard(*box_of_hope)
+        box_of_hope, pair = (lower[hope], upper[hope]), pair.at(hope)
+        gap[hope] = -sup_of_difference(*box_of_hope, pair) - self._guard(*box_of_hope, rows[hope])
         gap[~finite] = -np.inf
         return gap
 
-    def _lead_at_nearest(self, low: Reals, high: Reals, labels: Indices, others: Indices) -> Reals:
-        """Returns `d_label - d_other`, (P,), where the other class is nearest in the box."""
-        a, c = self.weight[labels], self.weight[others]
-        z = np.clip(c, low, high)
-        lead: Reals = np.abs(z - a).max(1) - np.abs(z - c).max(1) + (self.bias[labels] - self.bias[others])
-        return lead
+    def _of(self, rows: Indices, classes: Indices) -> tuple[Reals, Reals]:
+        """Returns the weights (P, I) and biases (P,) of one class for each row."""
+        return self.weight[classes], self.bias[classes]
 
-    def _sup(self, low: Reals, high: Reals, labels: Indices, others: Indices) -> Reals:
-        """Returns `sup (d_label - d_other)` over each box, (P,): section 9 of docs/theory.md."""
-        a, c = self.weight[labels], self.weight[others]
-        rest = _largest_of_others(np.maximum(np.maximum(low - c, c - high), 0.0))
-        ends = low, high, np.clip(c - rest, low, high), np.clip(c + rest, low, high)
-        values = [(np.abs(t - a) - np.maximum(np.abs(t - c), rest)).max(1) for t in ends]
-        worst: Reals = np.maximum.reduce(values) + (self.bias[labels] - self.bias[others])
-        return worst
+    def _sizes(self, rows: Indices) -> tuple[Reals, Reals]:
+        """Returns the largest modulus of a weight and of a bias, for each row."""
+        return np.abs(self.weight).max(keepdims=True).ravel(), np.abs(self.bias).max(keepdims=True)
 
-    def _guard(self, lower: Reals, upper: Reals) -> Reals:
-        """Bounds, (N,), the engine's roundings of two distances and sums, and those of `_sup` itself.
+    def _guard(self, lower: Reals, upper: Reals, rows: Indices) -> Reals:
+        """Bounds, (N,), the engine's roundings of two distances and sums, and those of the bound itself.
 
-        An exact net's engine does not round, and neither does `_sup`: its values are multiples of the grid below
-        2^26 steps.
+        An exact net's engine does not round, and neither does the bound: its values are multiples of the grid
+        below 2^26 steps.
         """
         if not self.unit:
             return np.zeros(len(lower))
-        reach = np.maximum(np.abs(lower), np.abs(upper)).max(1) + np.abs(self.weight).max()
-        size = reach + np.abs(self.bias).max()
+        largest_weight, largest_bias = self._sizes(rows)
+        reach = np.maximum(np.abs(lower), np.abs(upper)).max(1) + largest_weight
+        size = reach + largest_bias
         engine = 2 * (self.unit * reach + self.unit * (1 + self.unit) * size + 2 * self.flush)
         guard: Reals = (engine + OPERATIONS * UNIT * size) * (1 + OPERATIONS * UNIT)
         return guard
+
+
+def sup_of_difference(low: Reals, high: Reals, pair: Pair) -> Reals:
+    """Returns `sup (d_label - d_other)` over each box, (P,): section 9 of docs/theory.md."""
+    a, c = pair.label, pair.other
+    rest = _largest_of_others(np.maximum(np.maximum(low - c, c - high), 0.0))
+    ends = low, high, np.clip(c - rest, low, high), np.clip(c + rest, low, high)
+    values = [(np.abs(t - a) - np.maximum(np.abs(t - c), rest)).max(1) for t in ends]
+    worst: Reals = np.maximum.reduce(values) + (pair.label_bias - pair.other_bias)
+    return worst
+
+
+def _lead_at_nearest(low: Reals, high: Reals, pair: Pair) -> Reals:
+    """Returns `d_label - d_other`, (P,), where the other class is nearest in the box."""
+    z = np.clip(pair.other, low, high)
+    distances = np.abs(z - pair.label).max(1), np.abs(z - pair.other).max(1)
+    lead: Reals = distances[0] - distances[1] + (pair.label_bias - pair.other_bias)
+    return lead
 
 
 def _separations(lower: Logits, upper: Logits, labels: Indices) -> Reals:

@@ -93,7 +93,7 @@ def test_the_whole_pixel_range_leaves_nothing_standing() -> None:
 
 def test_the_targeted_attack_finds_planted_counterexamples() -> None:
     # One-layer nets whose margin is twice the radius: with half as much again, each has a counterexample.
-    cases = boundary_cases(Family("exact, one layer", "exact", 1, 12, 0, 8, 60), 3)
+    cases = boundary_cases(Family("exact, one layer", "exact", 1, 12, 0, 8, 60), np.random.default_rng(3), 60)
     found = 0
     for index in range(60):
         net, levels = net_of(cases, index), int(cases.levels[index] * 1.5) + 1

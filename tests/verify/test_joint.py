@@ -17,7 +17,7 @@ from pixel_nets import random_images, random_net
 from linfdeploy.engines.reference import PER_OP, ReferenceEngine, Rounding
 from linfdeploy.onnx.pixel_net import PixelLayer, PixelNet, Precision
 from linfdeploy.verify.certificates import Certifier, gaps
-from linfdeploy.verify.joint import JointBound
+from linfdeploy.verify.joint import JointBound, Pair, sup_of_difference
 
 SMALL = st.integers(-4, 9)
 
@@ -51,7 +51,9 @@ def test_the_exact_bound_is_the_extreme_over_the_box(case: tuple[Any, ...]) -> N
     distance = np.abs(points[:, None] - np.array(rows)).max(2) + np.array(bias)
     for label, other in product(range(3), repeat=2):
         if label != other:
-            found = bound._sup(low, high, np.array([label]), np.array([other]))
+            weights, biases = bound.weight[[label, other]], bound.bias[[label, other]]
+            pair = Pair(weights[:1], biases[:1], weights[1:], biases[1:])
+            found = sup_of_difference(low, high, pair)
             assert found.tolist() == [(distance[:, label] - distance[:, other]).max()]
 
 
