@@ -5,8 +5,8 @@
 
 Each sample is attacked at 1, 1.1 and 1.5 times the radius that certificate J proved for it, rounded up to whole
 levels. At 1 nothing may fall, and peers are not run. Peers are torchattacks' PGD, Square and AutoAttack, on the
-same net as a torch module with pixels in [0, 1]; their images are rounded to uint8 and clipped into the box as ours
-are, and all are run on the engine. They take one eps for all samples, and their time goes with the number of
+same net as a torch module with pixels in [0, 1]; their images are rounded to uint8 and clipped into the box like
+ours, and all are run on the engine. They take one eps for all samples, and their time goes with the number of
 different ones: so the samples are those with the most frequent radii. Without torchattacks the table says so.
 
 Writes `benchmarks/results/attack_strength.json` and `.md`.
