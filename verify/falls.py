@@ -65,13 +65,13 @@ class Falls:
         self._keep(self._adversarial, changed & ~self.fallen[rows], attempt)
         self.fallen[rows[changed]] = True
         if self._evaluator is not None and self._bounds is not None:
-            same: Flags = (logits == run_batched(self._evaluator, attempt.images)).all(1)
-            differs: Flags = ~same & ~self._outside[rows]
+            unequal: Flags = np.asarray(logits != run_batched(self._evaluator, attempt.images))
+            differs: Flags = unequal.any(1) & ~self._outside[rows]
             self._keep(self._strays, differs, attempt)
             self._differs[rows[differs]] = True
             lower, upper = (end[rows] for end in self._bounds)
             # Written so that NaN is outside.
-            outside: Flags = ~((logits >= lower) & (logits <= upper)).all(1)
+            outside: Flags = np.asarray(~((logits >= lower) & (logits <= upper)).all(1))
             self._keep(self._strays, outside, attempt)
             self._outside[rows[outside]] = True
         return logits
