@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,19 +17,27 @@ from linfdeploy.engines.bundle.read import Bundle
 from linfdeploy.errors import ExportError, MissingExtraError
 from linfdeploy.onnx.pixel_net import Precision
 from linfdeploy.onnx.read import read_graph
-from linfdeploy.report.model import Attack, AuditReport, Violation
+from linfdeploy.report.model import Attack, AuditReport, SanityFlag, Violation
+from linfdeploy.report.sheet import adversarial_sheet
 from linfdeploy.verify.certificates import Certifier, Flags
-from linfdeploy.verify.conformance import PAIRED_PROBES, ConformanceResult, check_conformance, make_probes
+from linfdeploy.verify.conformance import (
+    PAIRED_PROBES,
+    ConformanceResult,
+    check_conformance,
+    make_probes,
+    run_batched,
+)
 from linfdeploy.verify.differences import weight_differences
 from linfdeploy.verify.falls import Falls
 from linfdeploy.verify.golden import check_golden
 from linfdeploy.verify.identity import identity_violations, promised_precision
 from linfdeploy.verify.lipschitz import LipschitzAudit
+from linfdeploy.verify.lipschitz_search import lipschitz_search
 from linfdeploy.verify.summary import Findings, Subject, TestSet, report_of
 from linfdeploy.verify.threat import Threat
 
 if TYPE_CHECKING:
-    from linfdeploy.verify.attacks import AttackPlan, Attempt
+    from linfdeploy.verify.attacks import AttackPlan, AttackResult, Attempt
 
 __all__ = ["AttackName", "AuditOptions", "AuditResult", "run_audit"]
 
@@ -53,10 +61,12 @@ class AuditResult:
     Attributes:
         report: What was found.
         evidence: File name to named arrays, to be saved as npz.
+        pictures: File name to a picture, (H, W) or (H, W, 3) uint8, to be saved as PNG.
     """
 
     report: AuditReport
     evidence: Mapping[str, Mapping[str, npt.NDArray[Any]]]
+    pictures: Mapping[str, npt.NDArray[np.uint8]]
 
 
 def run_audit(
@@ -91,11 +101,20 @@ def run_audit(
     lipschitz = LipschitzAudit(0.0 if net.precision == "exact" else float(2 * certifier.delta))
     for name in PAIRED_PROBES:
         lipschitz.add(data.images, logits, probes[name], conformance.logits[name])
-    attack = _attack(subject, data, options, _Contest(falls, lipschitz, logits, certifier.labels, progress))
+    progress("lipschitz")
+    lipschitz_search(engine, net, data.images, lipschitz, options.seed)
+    contest = _Contest(falls, lipschitz, logits, certifier.labels, flags.any, progress)
+    attack = _attack(subject, data, options, contest)
     violations += [*conformance.violations, *falls.violations(), *lipschitz.violations()]
     progress("report")
     findings = Findings(conformance, certifier, flags, logits, falls.fallen, attack, lipschitz.result())
-    return AuditResult(report_of(subject, data, options.threat, findings, violations), falls.evidence())
+    report = report_of(subject, data, options.threat, findings, violations)
+    return AuditResult(report, {**falls.evidence(), **lipschitz.evidence()}, _pictures(falls, levels))
+
+
+def _pictures(falls: Falls, levels: int) -> Mapping[str, npt.NDArray[np.uint8]]:
+    sheet = adversarial_sheet(*falls.shown(), levels)
+    return {} if sheet is None else {"adversarial.png": sheet}
 
 
 def _against_golden(subject: Subject, found: ConformanceResult) -> ConformanceResult:
@@ -150,35 +169,53 @@ class _Contest:
     lipschitz: LipschitzAudit
     logits: Logits
     labels: npt.NDArray[np.int64]
+    certified: Flags
     progress: Callable[[str], None]
 
 
 def _attack(subject: Subject, data: TestSet, options: AuditOptions, contest: _Contest) -> Attack | None:
-    """Runs the attack that was asked for, every image of it on the engine."""
+    """Runs the attacks that were asked for, every image of them on the engine."""
     if options.attack == "none":
         return None
-    from linfdeploy.verify.attacks import ATTACKS, run_attack
+    from linfdeploy.verify.attacks import ATTACKS, Victim, run_attack
+    from linfdeploy.verify.attacks.sanity import sanity_flags
 
-    plan = ATTACKS[options.attack]
-    reference = _ReferenceContest(subject, data)
-    robust_by_step: tuple[float, ...] = ()
+    plan, reference, engine = ATTACKS[options.attack], _ReferenceContest(subject, data), subject.opened.engine
     net, right = subject.opened.graph.net, contest.labels == data.labels
-    attack = run_attack(net, data.images, contest.labels, right, options.threat.levels, plan, options.seed)
-    for attempt in attack:
+
+    def submit(attempt: Attempt) -> Logits:
         contest.progress(f"attack: {attempt.name}")
-        logits = contest.falls.add(attempt)
-        contest.lipschitz.add(data.images, contest.logits, attempt.images, logits)
-        reference.add(attempt)
-        robust_by_step = attempt.robust_by_step or robust_by_step
-    standing = right & ~contest.falls.fallen
-    return _attack_facts(options.attack, plan, float(standing.mean()), reference.robust_accuracy(), robust_by_step)
+        logits, rows = contest.falls.add(attempt), attempt.rows
+        contest.lipschitz.add(data.images[rows], contest.logits[rows], attempt.images, logits)
+        if attempt.final:
+            reference.add(attempt)
+        return logits
+
+    victim = Victim(net, data.images, contest.labels, right, options.threat.levels, contest.certified)
+    result = run_attack(victim, plan, options.seed, submit)
+    contest.progress("attack: sanity")
+    flags = sanity_flags(victim, plan, result, options.seed, lambda images: run_batched(engine, images))
+    return _attack_facts((options.attack, plan), result, right, reference.robust_accuracy(), flags)
 
 
 def _attack_facts(
-    name: str, plan: AttackPlan, robust: float, reference: float | None, by_step: tuple[float, ...]
+    asked: tuple[str, AttackPlan],
+    result: AttackResult,
+    right: Flags,
+    reference: float | None,
+    flags: Sequence[SanityFlag],
 ) -> Attack:
-    runs = f"PGD-{plan.steps}, {plan.targets} targeted PGD-{plan.target_steps} on the annealed relaxation"
-    return Attack(f"{name}: {runs}", plan.steps, 1 + plan.targets, robust, reference, by_step)
+    name, plan = asked
+    return Attack(
+        name=f"{name}: {', '.join(run.name for run in result.runs)}",
+        steps=plan.pgd[-1],
+        restarts=plan.searches,
+        robust_accuracy=float((right & ~result.fallen).mean()),
+        reference_robust_accuracy=reference,
+        robust_by_step=result.robust_by_step,
+        runs=result.runs,
+        sanity=tuple(flags),
+    )
 
 
 class _ReferenceContest:
@@ -193,7 +230,9 @@ class _ReferenceContest:
 
     def add(self, attempt: Attempt) -> None:
         if self._reference is not None and self._standing is not None:
-            self._standing &= self._reference.predictions(attempt.images) == self._labels
+            rows = attempt.rows
+            wrong = self._reference.predictions(attempt.images) != self._labels[rows]
+            self._standing[rows[wrong]] = False
 
     def robust_accuracy(self) -> float | None:
         return None if self._standing is None else float(self._standing.mean())

@@ -18,10 +18,11 @@ from linfdeploy.engines.base import Engine, Images, Logits
 from linfdeploy.report.model import Violation
 from linfdeploy.verify.certificates import CertifiedFlags, Certifier, Flags
 from linfdeploy.verify.conformance import run_batched
+from linfdeploy.verify.radii import Levels
 from linfdeploy.verify.threat import box_of
 
 if TYPE_CHECKING:
-    from linfdeploy.verify.attacks import Attempt
+    from linfdeploy.verify.attacks.attempt import Attempt
 
 __all__ = ["Falls"]
 
@@ -35,12 +36,13 @@ class Falls:
     """Which samples' labels the attacks changed, as the engine sees them."""
 
     def __init__(
-        self, engine: Engine, images: Images, certifier: Certifier, flags: CertifiedFlags, levels: int
+        self, engine: Engine, images: Images, certifier: Certifier, flags: CertifiedFlags, levels: int | Levels
     ) -> None:
         self._engine = engine
         self._images = images
         self._labels = certifier.labels
         self._flags = flags
+        self._levels = levels
         self._evaluator = certifier.evaluator
         self._bounds = self._evaluator.bounds(*box_of(images, levels)) if self._evaluator else None
         self.fallen: Flags = np.zeros(len(images), bool)
@@ -50,22 +52,37 @@ class Falls:
         self._outside: Flags = np.zeros(len(images), bool)
 
     def add(self, attempt: Attempt) -> Logits:
-        """Runs an attempt's images on the engine, notes what fell, and returns the logits."""
-        logits = run_batched(self._engine, attempt.images)
-        changed = logits.argmax(1) != self._labels
-        first = changed & ~self.fallen
-        self._adversarial[first] = attempt.images[first]
-        self.fallen |= changed
+        """Runs an attempt's images on the engine, notes what fell, and returns the logits.
+
+        An image counts as adversarial only where no pixel differs by more than the threat's levels: whole numbers,
+        compared as such. One that left the ball is a fault of the attack.
+        """
+        rows, logits = attempt.rows, run_batched(self._engine, attempt.images)
+        moved = np.abs(attempt.images.astype(np.int16) - self._images[rows]).reshape(len(rows), -1).max(1)
+        inside = moved <= np.broadcast_to(self._levels, len(self._images))[rows]
+        assert inside.all(), f"{attempt.name} left the threat's box"
+        changed = (logits.argmax(1) != self._labels[rows]) & inside
+        self._keep(self._adversarial, changed & ~self.fallen[rows], attempt)
+        self.fallen[rows[changed]] = True
         if self._evaluator is not None and self._bounds is not None:
-            differs = (logits != run_batched(self._evaluator, attempt.images)).any(1) & ~self._outside
-            self._strays[differs] = attempt.images[differs]
-            self._differs |= differs
-            lower, upper = self._bounds
+            unequal: Flags = np.asarray(logits != run_batched(self._evaluator, attempt.images))
+            differs: Flags = unequal.any(1) & ~self._outside[rows]
+            self._keep(self._strays, differs, attempt)
+            self._differs[rows[differs]] = True
+            lower, upper = (end[rows] for end in self._bounds)
             # Written so that NaN is outside.
-            outside = ~((logits >= lower) & (logits <= upper)).all(1)
-            self._strays[outside] = attempt.images[outside]
-            self._outside |= outside
+            outside: Flags = np.asarray(~((logits >= lower) & (logits <= upper)).all(1))
+            self._keep(self._strays, outside, attempt)
+            self._outside[rows[outside]] = True
         return logits
+
+    @staticmethod
+    def _keep(kept: Images, which: Flags, attempt: Attempt) -> None:
+        kept[attempt.rows[which]] = attempt.images[which]
+
+    def shown(self) -> tuple[Images, Images]:
+        """Returns the images that fell and what they became, each (M, C, H, W) uint8."""
+        return self._images[self.fallen], self._adversarial[self.fallen]
 
     def violations(self) -> list[Violation]:
         """Returns the contradictions, each with the file that shows it."""

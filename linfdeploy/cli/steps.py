@@ -195,7 +195,9 @@ def verify(request: VerifyRequest, progress: Callable[[str], None]) -> tuple[Aud
         LinfDeployError: Something from outside cannot be used; a failed verdict is no error.
     """
     from linfdeploy.engines.build import open_engine
+    from linfdeploy.files import write_bytes
     from linfdeploy.report import write_report
+    from linfdeploy.report.png import png_bytes
     from linfdeploy.verify.audit import AuditOptions, run_audit
     from linfdeploy.verify.summary import Subject
     from linfdeploy.verify.threat import Threat, parse_eps
@@ -210,6 +212,8 @@ def verify(request: VerifyRequest, progress: Callable[[str], None]) -> tuple[Aud
     result = run_audit(subject, _audited_images(request, found), options, progress)
     for name, arrays in result.evidence.items():
         _write_npz(request.report / name, arrays)
+    for name, picture in result.pictures.items():
+        write_bytes(request.report / name, png_bytes(picture))
     return result.report, write_report(result.report, request.report)
 
 

@@ -13,7 +13,7 @@ import click
 from linfdeploy.cli.options import PATH
 
 if TYPE_CHECKING:
-    from linfdeploy.report.model import AuditReport
+    from linfdeploy.report.model import Attack, AuditReport
 
 __all__ = ["command", "print_report", "spinner"]
 
@@ -91,10 +91,23 @@ def print_report(report: AuditReport) -> None:
         )
     if (same_set := report.certified.same_set) is not None:
         console.print(f"the very same images are certified before and after: {'yes' if same_set else 'no'}")
+    for line in _sanity(report.attack):
+        console.print(line, markup=False, soft_wrap=True)
     for violation in report.violations:
         where = "" if violation.sample is None else f" (sample {violation.sample})"
         console.print(f"violation, {violation.kind}: {violation.detail}{where}", markup=False, soft_wrap=True)
     console.print(f"verdict: {report.verdict}", style="bold green" if report.verdict == "pass" else "bold red")
+
+
+def _sanity(attack: Attack | None) -> Iterator[str]:
+    """Yields a line for each check of the attacks that failed, or one for all."""
+    if attack is None or not attack.sanity:
+        return
+    failed = [flag for flag in attack.sanity if not flag.passed]
+    if not failed:
+        yield f"sanity of the attacks: all {len(attack.sanity)} checks passed"
+    for flag in failed:
+        yield f"sanity of the attacks: {flag.name}: found {flag.found}; expected {flag.expected}"
 
 
 def _table(report: AuditReport) -> Any:
@@ -113,7 +126,7 @@ def _table(report: AuditReport) -> Any:
         ("certified by interval: I", certified.reference, certified.interval),
         ("certified with the last layer jointly: J", None, certified.joint),
         (
-            "under attack (PGD)",
+            "under attack, all together",
             *((attack.reference_robust_accuracy, attack.robust_accuracy) if attack else (None, None)),
         ),
     ]

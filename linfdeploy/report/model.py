@@ -15,6 +15,7 @@ __all__ = [
     "SCHEMA",
     "Accuracy",
     "Attack",
+    "AttackRun",
     "AuditReport",
     "Certified",
     "ClassResult",
@@ -27,6 +28,7 @@ __all__ = [
     "Probe",
     "ReferenceFacts",
     "SampleRow",
+    "SanityFlag",
     "Violation",
 ]
 
@@ -133,16 +135,55 @@ class ClassResult:
 
 
 @dataclass(frozen=True)
-class Attack:
-    """What the attack left standing.
+class AttackRun:
+    """What one attack achieved on the engine.
 
     Attributes:
         name: Of the attack.
-        steps: Of each restart.
-        restarts: From different starting points.
-        robust_accuracy: Fraction that the engine still classified correctly: an upper bound of the truth.
-        reference_robust_accuracy: The same for the checkpoint.
-        robust_by_step: The engine twin's robust accuracy after each step, the first step first.
+        samples: How many it was run on.
+        images: How many images of it were run on the engine.
+        robust_accuracy: Fraction of all samples that are classified correctly and that this attack left so; those
+            it was not run on count as left.
+    """
+
+    name: str
+    samples: int
+    images: int
+    robust_accuracy: float
+
+
+@dataclass(frozen=True)
+class SanityFlag:
+    """One check of whether the attacks are worth their name, on a few samples.
+
+    Attributes:
+        name: What ought to hold.
+        passed: Whether it does.
+        found: In words.
+        expected: In words.
+    """
+
+    name: str
+    passed: bool
+    found: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What the attacks left standing.
+
+    Attributes:
+        name: Of the attacks together.
+        steps: Of the papers' PGD.
+        restarts: Gradient searches of a sample, each from another starting point or at another class.
+        robust_accuracy: Fraction that the engine still classified correctly under all attacks: an upper bound of
+            the truth.
+        reference_robust_accuracy: The same for the checkpoint, under the images that the attacks arrived at.
+        robust_by_step: The engine twin's robust accuracy after each step of the papers' PGD, the first step
+            first.
+        runs: One for each attack.
+        sanity: Whether the attacks are worth their name.
     """
 
     name: str
@@ -151,6 +192,8 @@ class Attack:
     robust_accuracy: float
     reference_robust_accuracy: float | None
     robust_by_step: tuple[float, ...]
+    runs: tuple[AttackRun, ...] = ()
+    sanity: tuple[SanityFlag, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -205,12 +248,14 @@ class Lipschitz:
         max_excess: The largest `|f(x) - f(x')| - |x - x'|` in pixels; above 0 the net is not 1-Lipschitz.
         max_ratio: The largest `|f(x) - f(x')| / |x - x'|`.
         ratios: Of all pairs or of a fair choice of them, for the histogram.
+        max_excess_ulp: The largest excess in units in the last place of the larger of the two logits in float32.
     """
 
     pairs: int
     max_excess: float
     max_ratio: float
     ratios: tuple[float, ...]
+    max_excess_ulp: float = 0.0
 
 
 @dataclass(frozen=True)

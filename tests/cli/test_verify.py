@@ -2,13 +2,18 @@
 """The command around the audit; audits themselves are tested where they are written."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from command_line import Outcome, assert_refused, call
+from report.samples import passing
 from small_nets import SHAPE
+
+from linfdeploy.cli.verify import print_report
+from linfdeploy.report.model import SanityFlag
 
 
 def verify(files: Any, *options: str) -> Outcome:
@@ -83,3 +88,19 @@ def test_reference_that_is_no_checkpoint(files: Any) -> None:
         verify(files, "--reference", str(files.model)), "model.onnx", "expected a linfdeploy checkpoint"
     )
     assert_refused(verify(files, "--reference", "missing.pt"), "missing.pt: no such file; expected")
+
+
+def test_checks_of_the_attacks_are_one_line_each_when_they_fail_and_one_for_all_when_they_pass(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = passing()
+    assert whole.attack is not None
+    good, bad = whole.attack.sanity[0], SanityFlag("more eps breaks more", False, "3, 4, 5 stand", "never more")
+    for flags, expected in (
+        ((good, good), ["sanity of the attacks: all 2 checks passed"]),
+        ((good, bad), ["sanity of the attacks: more eps breaks more: found 3, 4, 5 stand; expected never more"]),
+        ((), []),
+    ):
+        print_report(replace(whole, attack=replace(whole.attack, sanity=flags)))
+        printed = capsys.readouterr().out.splitlines()
+        assert [line for line in printed if line.startswith("sanity")] == expected

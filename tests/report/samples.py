@@ -10,6 +10,7 @@ from fractions import Fraction
 from linfdeploy.report.model import (
     Accuracy,
     Attack,
+    AttackRun,
     AuditReport,
     Certified,
     ClassResult,
@@ -22,6 +23,7 @@ from linfdeploy.report.model import (
     Probe,
     ReferenceFacts,
     SampleRow,
+    SanityFlag,
     Violation,
 )
 
@@ -144,7 +146,7 @@ def infinite() -> AuditReport:
         replace(whole.rows[1], margin=float("-inf")),
         *whole.rows[2:],
     )
-    worst = Lipschitz(40, float("inf"), float("nan"), (0.5, float("nan"), float("inf")))
+    worst = Lipschitz(40, float("inf"), float("nan"), (0.5, float("nan"), float("inf")), float("nan"))
     return replace(whole, rows=rows, lipschitz=worst)
 
 
@@ -198,7 +200,9 @@ def _curve(rows: tuple[SampleRow, ...]) -> Curve:
 
 def _attack(robust: float) -> Attack:
     steps = tuple(min(1.0, robust + 0.08 * 0.93**step) for step in range(1, 101))
-    return Attack("PGD with margin loss", 100, 5, robust, 0.93, steps)
+    runs = AttackRun("PGD-100", 60, 60, robust), AttackRun("Square on the engine", 20, 900, 0.95)
+    flags = (SanityFlag("eps = 0 breaks nothing", True, "0 of 24 fall", "none"),)
+    return Attack("PGD with margin loss", 100, 5, robust, 0.93, steps, runs, flags)
 
 
 def _engine() -> EngineFacts:

@@ -69,6 +69,7 @@ def test_numbers_that_are_not_finite_become_null() -> None:
     assert json.loads(text)["lipschitz"] == {
         "pairs": 40,
         "max_excess": None,
+        "max_excess_ulp": None,
         "max_ratio": None,
         "ratios": [0.5, None, None],
     }

@@ -63,6 +63,9 @@ def test_an_honest_engine_passes(precision: Precision, tmp_path: Path) -> None:
     assert 0 < certified <= report.attack.robust_accuracy < 1
     assert report.lipschitz.pairs > 0
     assert list(result.evidence) == ["adversarial.npz"]
+    assert list(result.pictures) == ["adversarial.png"]
+    assert {run.name for run in report.attack.runs} >= {"PGD-20", "Square on the engine", "rounding search"}
+    assert all(run.robust_accuracy >= report.attack.robust_accuracy for run in report.attack.runs)
 
 
 @pytest.mark.parametrize("fault", list(faults(random_net(SIZES, "exact", 3))))
@@ -129,8 +132,9 @@ def test_more_reach_leaves_less(tmp_path: Path) -> None:
 def test_steps_are_told_in_order(tmp_path: Path) -> None:
     net, steps = random_net(SIZES, "exact", 3), list[str]()
     run_audit(subject(net, ReferenceEngine(net), tmp_path), data_of(net), OPTIONS, steps.append)
-    assert steps[:3] == ["identity", "conformance", "certificates"]
-    assert steps[3].startswith("attack: PGD-20")
+    assert steps[:4] == ["identity", "conformance", "certificates", "lipschitz"]
+    assert steps[4].startswith("attack: PGD-20")
+    assert "attack: sanity" in steps
     assert steps[-1] == "report"
 
 
@@ -155,7 +159,8 @@ def test_labels_beyond_the_classes_are_refused(tmp_path: Path) -> None:
 
 def test_an_attack_needs_torch_and_the_rest_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = random_net(SIZES, "exact", 3)
-    monkeypatch.delitem(sys.modules, "linfdeploy.verify.attacks", raising=False)
+    for name in [name for name in sys.modules if name.startswith("linfdeploy.verify.attacks")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError):
         run_audit(subject(net, ReferenceEngine(net), tmp_path), data_of(net), OPTIONS)
