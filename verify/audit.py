@@ -12,14 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from linfdeploy.engines.base import Logits
+from linfdeploy.engines.build import rebuilder
 from linfdeploy.errors import DatasetError, ExportError, MissingExtraError
 from linfdeploy.onnx.pixel_net import Precision
 from linfdeploy.report.model import Attack, AuditReport, Violation
 from linfdeploy.verify.certificates import Certifier, Flags
-from linfdeploy.verify.conformance import PAIRED_PROBES, check_conformance, make_probes
+from linfdeploy.verify.conformance import check_conformance
 from linfdeploy.verify.falls import Falls
 from linfdeploy.verify.identity import identity_violations, promised_precision
 from linfdeploy.verify.lipschitz import LipschitzAudit
+from linfdeploy.verify.probes import PAIRED_PROBES, make_probes
 from linfdeploy.verify.summary import Findings, Subject, TestSet, report_of
 from linfdeploy.verify.threat import Threat
 
@@ -33,12 +35,16 @@ AttackName = Literal["none", "fast", "standard"]
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """The threat, how hard to attack, the seed of everything random, and the precision that was promised."""
+    """The threat, how hard to attack, the seed of everything random, and the precision that was promised.
+
+    `rebuild` builds the engine again and compares, even where that takes minutes.
+    """
 
     threat: Threat
     attack: AttackName
     seed: int = 0
     precision: Precision | None = None
+    rebuild: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,15 +83,15 @@ def run_audit(
     progress("identity")
     violations = list(_identity(subject, options.precision))
     progress("conformance")
-    probes = make_probes(data.images, levels, options.seed)
-    conformance = check_conformance(engine, net, probes)
+    probes = make_probes(net, data.images, levels, options.seed)
+    conformance = check_conformance(engine, net, probes, rebuilder(subject.opened, dear=options.rebuild))
     progress("certificates")
     logits = conformance.logits["data"]
-    certifier = Certifier(net, conformance.rounding, data.images, logits)
+    certifier = Certifier(net, conformance.roundings, data.images, logits)
     falls = Falls(engine, data.images, certifier, flags := certifier.at(levels), levels)
     lipschitz = LipschitzAudit(0.0 if net.precision == "exact" else float(2 * certifier.delta))
     for name in PAIRED_PROBES:
-        lipschitz.add(data.images, logits, probes[name], conformance.logits[name])
+        lipschitz.add(data.images, logits, probes.families[name], conformance.logits[name])
     attack = _attack(subject, data, options, _Contest(falls, lipschitz, logits, certifier.labels, progress))
     violations += [*conformance.violations, *falls.violations(), *lipschitz.violations()]
     progress("report")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from linfdeploy.engines.base import Engine, Images, Logits
 from linfdeploy.report.model import Violation
 from linfdeploy.verify.certificates import CertifiedFlags, Certifier, Flags
-from linfdeploy.verify.conformance import run_batched
+from linfdeploy.verify.determinism import run_batched
 from linfdeploy.verify.threat import box_of
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Falls:
         self._strays = images.copy()
         self._differs: Flags = np.zeros(len(images), bool)
         self._outside: Flags = np.zeros(len(images), bool)
+        self._not_finite: Flags = np.zeros(len(images), bool)
 
     def add(self, attempt: Attempt) -> Logits:
         """Runs an attempt's images on the engine, notes what fell, and returns the logits."""
@@ -56,8 +57,11 @@ class Falls:
         first = changed & ~self.fallen
         self._adversarial[first] = attempt.images[first]
         self.fallen |= changed
+        broken = ~np.isfinite(logits).all(1)
+        self._strays[broken] = attempt.images[broken]
+        self._not_finite |= broken
         if self._evaluator is not None and self._bounds is not None:
-            differs = (logits != run_batched(self._evaluator, attempt.images)).any(1) & ~self._outside
+            differs = ~self._evaluator.explains(attempt.images, logits) & ~self._outside
             self._strays[differs] = attempt.images[differs]
             self._differs |= differs
             lower, upper = self._bounds
@@ -77,7 +81,8 @@ class Falls:
                 found += _listed("certificate", flags & self.fallen, detail, "fall")
         detail = "an adversarial image's logits are not the bits of the rounding that matched all probes"
         found += _listed("conformance", self._differs, detail, "stray")
-        return [*found, *_listed("containment", self._outside, "a logit leaves its proven interval", "stray")]
+        found += _listed("containment", self._outside, "a logit leaves its proven interval", "stray")
+        return [*found, *_listed("not finite", self._not_finite, "a logit is infinite or NaN", "stray")]
 
     def evidence(self) -> Evidence:
         """Returns the arrays to save: the adversarial images, and one file for each listed violation's sample."""

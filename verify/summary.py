@@ -15,6 +15,7 @@ import numpy.typing as npt
 from linfdeploy import __version__
 from linfdeploy.engines.base import Images, Logits
 from linfdeploy.engines.build import OpenedEngine
+from linfdeploy.engines.roundings import name_of
 from linfdeploy.onnx.pixel_net import PIXEL_MAX
 from linfdeploy.report.model import (
     Accuracy,
@@ -82,7 +83,6 @@ def report_of(
     """Assembles the report."""
     correct = found.certifier.labels == data.labels
     right = _reference_right(subject, data)
-    rounding = found.conformance.rounding
     return AuditReport(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         linfdeploy=__version__,
@@ -98,7 +98,7 @@ def report_of(
         conformance=found.conformance.conformance,
         lipschitz=found.lipschitz,
         curve=_curve(found.certifier.radii, correct, threat.levels),
-        assumptions=assumptions_of(threat, rounding.name if rounding else None),
+        assumptions=assumptions_of(threat, name_of(found.conformance.roundings)),
         violations=tuple(violations),
         rows=_rows(data, found),
         classes=tuple(_classes(data, found.flags, correct)),
@@ -118,7 +118,7 @@ def _engine_facts(subject: Subject, conformance: ConformanceResult) -> EngineFac
         sha256=opened.sha256,
         grid=graph.net.grid,
         form=graph.options.form,
-        variant=conformance.rounding.name if conformance.rounding else None,
+        variant=name_of(conformance.roundings),
         versions={"linfdeploy": __version__, **opened.engine.versions},
     )
 

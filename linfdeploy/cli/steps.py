@@ -106,6 +106,7 @@ class VerifyRequest:
     seed: int
     precision: Precision | None
     report: Path
+    rebuild: bool = False
 
 
 def verify(request: VerifyRequest, progress: Callable[[str], None]) -> tuple[AuditReport, ReportPaths]:
@@ -123,7 +124,7 @@ def verify(request: VerifyRequest, progress: Callable[[str], None]) -> tuple[Aud
     threat = Threat(request.threat_model, request.eps, parse_eps(request.eps))
     opened = open_engine(request.engine)
     subject = Subject(request.engine, opened, _reference(request.reference))
-    options = AuditOptions(threat, request.attack, request.seed, request.precision)
+    options = AuditOptions(threat, request.attack, request.seed, request.precision, request.rebuild)
     result = run_audit(subject, _test_set(request), options, progress)
     for name, arrays in result.evidence.items():
         _write_npz(request.report / name, arrays)
