@@ -160,9 +160,10 @@ def _single_weight_images(
 ) -> Images:
     """Returns images (P, C, H, W) on each of which one of `pairs` (output, input) of the first layer attains."""
     rows, columns = rng.permutation(pairs)[:count].T
-    images = _nearest_images(net)[rows]
-    images[np.arange(len(rows)), columns] = _just_farthest(net, rows, columns)
-    return images.reshape(-1, *net.input_shape)
+    flat = _nearest_images(net)[rows]
+    flat[np.arange(len(rows)), columns] = _just_farthest(net, rows, columns)
+    images: Images = flat.reshape(-1, *net.input_shape)
+    return images
 
 
 def _just_farthest(net: PixelNet, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Images:

@@ -216,3 +216,39 @@ def test_histogram_counts_every_logit() -> None:
     found = audit(FaultyEngine(net, lambda logits, _: np.nextafter(logits, np.float32(0))), net)
     assert found.conformance.ulps == {"1": found.conformance.samples * 5}
     assert found.conformance.samples == sum(probe.samples for probe in found.conformance.probes)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_logit_that_is_not_finite_is_a_violation_that_names_the_image(value: float) -> None:
+    net = random_net((6, 9, 5), "fp16", 1)
+    images = random_images(net, 300, 0)
+
+    def spoil(logits: npt.NDArray[np.float32], call: int) -> npt.NDArray[np.float32]:
+        if call == 2:
+            logits[7, 3] = value
+        return logits
+
+    found = check_conformance(FaultyEngine(net, spoil), net, make_probes(net, images, LEVELS, 0))
+    (violation,) = (violation for violation in found.violations if violation.kind == "not finite")
+    assert violation.sample == 256 + 7
+    assert violation.detail == (
+        "1 of the logits of probe 'data' are infinite or NaN, the first of class 3 at image 263"
+    )
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_an_engine_is_built_again_where_it_can_be(same: bool) -> None:
+    net = random_net((6, 9, 5), "fp32", 1)
+    probes = make_probes(net, random_images(net, 30, 0), LEVELS, 0)
+    other = net if same else with_layer(net, 0, bias=net.layers[0].bias + np.float32(1))
+    found = check_conformance(ReferenceEngine(net), net, probes, lambda: ReferenceEngine(other))
+    assert found.conformance.rebuilt is same
+    assert [violation.kind for violation in found.violations] == ([] if same else ["determinism"])
+    assert check_conformance(ReferenceEngine(net), net, probes).conformance.rebuilt is None
+
+
+def test_what_no_order_explains_is_no_violation_in_float_but_leaves_no_order() -> None:
+    net = random_net((6, 9, 5), "fp32", 1)
+    found = audit(FaultyEngine(net, lambda logits, _: np.nextafter(logits, np.float32(0))), net)
+    assert found.violations == ()
+    assert (found.roundings, found.conformance.orders) == ((), ())

@@ -72,7 +72,7 @@ def test_an_answer_that_depends_on_the_place_is_found_by_other_orders() -> None:
 def test_an_engine_that_is_built_otherwise_the_second_time_is_found() -> None:
     def rebuilt(fault: Fault) -> str | None:
         violation = rebuild_violation(lambda: FaultyEngine(NET, fault), IMAGES, WHOLE)
-        return violation and violation.detail
+        return violation.detail if violation else None
 
     assert rebuilt(lambda logits, _: logits) is None
     assert rebuilt(lambda logits, _: np.nextafter(logits, np.float32(0))) == (
