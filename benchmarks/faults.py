@@ -28,11 +28,11 @@ HEADER = """\
 # What the audit makes of a faulty engine
 
 {faults} faults of `tests/fault_catalogue.py`, each in an engine of the digits demo's net in three precisions;
-{samples} test images, {probes} probes in exact mode, no reference checkpoint, no manifest. A cell names the steps
-of `verify` that find the fault, and after how many images the engine first answered wrongly. **silent**: no step
-finds it. *no order fits* alone: the verdict is pass, but certificates I and J are withheld, for no order of operations
-explains the bits; the difference is within what rounding may explain. In parentheses what `--attack fast` finds
-besides, which is tried on silent faults that are not single bits.
+{samples} test images, {probes} probes in exact mode, no reference checkpoint, no manifest. A cell names the
+steps of `verify` that find the fault, and after how many images the engine first answered wrongly. **silent**:
+no step finds it. *no order fits* alone: the verdict is pass, but certificates I and J are withheld, for no order
+of operations explains the bits; the difference is within what rounding may explain. In parentheses what
+`--attack fast` finds besides, which is tried on silent faults that are not single bits. `-`: does not apply.
 
 """
 
