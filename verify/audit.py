@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from linfdeploy.engines.base import Logits
-from linfdeploy.engines.build import OpenedEngine
+from linfdeploy.engines.build import OpenedEngine, rebuilder
 from linfdeploy.engines.bundle.read import Bundle
 from linfdeploy.errors import ExportError, MissingExtraError
 from linfdeploy.onnx.pixel_net import Precision
@@ -20,19 +20,15 @@ from linfdeploy.onnx.read import read_graph
 from linfdeploy.report.model import Attack, AuditReport, SanityFlag, Violation
 from linfdeploy.report.sheet import adversarial_sheet
 from linfdeploy.verify.certificates import Certifier, Flags
-from linfdeploy.verify.conformance import (
-    PAIRED_PROBES,
-    ConformanceResult,
-    check_conformance,
-    make_probes,
-    run_batched,
-)
+from linfdeploy.verify.conformance import ConformanceResult, check_conformance
+from linfdeploy.verify.determinism import run_batched
 from linfdeploy.verify.differences import weight_differences
 from linfdeploy.verify.falls import Falls
 from linfdeploy.verify.golden import check_golden
 from linfdeploy.verify.identity import identity_violations, promised_precision
 from linfdeploy.verify.lipschitz import LipschitzAudit
 from linfdeploy.verify.lipschitz_search import lipschitz_search
+from linfdeploy.verify.probes import PAIRED_PROBES, make_probes
 from linfdeploy.verify.summary import Findings, Subject, TestSet, report_of
 from linfdeploy.verify.threat import Threat
 
@@ -46,12 +42,16 @@ AttackName = Literal["none", "fast", "standard"]
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """The threat, how hard to attack, the seed of everything random, and the precision that was promised."""
+    """The threat, how hard to attack, the seed of everything random, and the precision that was promised.
+
+    `rebuild` builds the engine again and compares, even where that takes minutes.
+    """
 
     threat: Threat
     attack: AttackName
     seed: int = 0
     precision: Precision | None = None
+    rebuild: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,16 @@ def run_audit(
     progress("identity")
     violations = list(_identity(subject, options.precision))
     progress("conformance")
-    probes = make_probes(data.images, levels, options.seed)
-    conformance = _against_golden(subject, check_conformance(engine, net, probes))
+    probes = make_probes(net, data.images, levels, options.seed)
+    rebuilt = rebuilder(subject.opened, dear=options.rebuild)
+    conformance = _against_golden(subject, check_conformance(engine, net, probes, rebuilt))
     progress("certificates")
     logits = conformance.logits["data"]
-    certifier = Certifier(net, conformance.rounding, data.images, logits)
+    certifier = Certifier(net, conformance.roundings, data.images, logits)
     falls = Falls(engine, data.images, certifier, flags := certifier.at(levels), levels)
     lipschitz = LipschitzAudit(0.0 if net.precision == "exact" else float(2 * certifier.delta))
     for name in PAIRED_PROBES:
-        lipschitz.add(data.images, logits, probes[name], conformance.logits[name])
+        lipschitz.add(data.images, logits, probes.families[name], conformance.logits[name])
     progress("lipschitz")
     lipschitz_search(engine, net, data.images, lipschitz, options.seed)
     contest = _Contest(falls, lipschitz, logits, certifier.labels, flags.any, progress)

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine against the bit-exact evaluator, on images chosen to show differences.
 
-In exact mode one differing bit is a violation. In fp32 and fp16 the roundings an engine may follow are tried, and
-the one that matches is named; beyond `2 delta` no rounding explains a difference, and it is a violation as well.
+In exact mode one differing bit is a violation. In fp32 and fp16 every order and rounding that an engine may follow
+is tried, and all that explain every bit are named; beyond `2 delta` none explains a difference, and it is a
+violation as well. So is a logit that is not finite, and an answer that depends on more than the image.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -19,27 +20,14 @@ from linfdeploy.engines.base import Engine, Images, Logits
 from linfdeploy.engines.plain import check_evaluator
 from linfdeploy.engines.reference import ReferenceEngine, Rounding, roundings_of
 from linfdeploy.onnx.passes.ranges import rounding_error, value_ranges
-from linfdeploy.onnx.pixel_net import PIXEL_MAX, PixelNet
+from linfdeploy.onnx.pixel_net import PixelNet
 from linfdeploy.report.model import Conformance, Probe, Violation
+from linfdeploy.verify.determinism import BATCH, REPEATS, instabilities, rebuild_violation, run_batched
 from linfdeploy.verify.diagnosis import diagnose
-from linfdeploy.verify.threat import box_of
+from linfdeploy.verify.probes import ProbeSet
 
-__all__ = [
-    "BATCH",
-    "PAIRED_PROBES",
-    "ConformanceResult",
-    "check_conformance",
-    "make_probes",
-    "run_batched",
-    "ulp_distance",
-]
+__all__ = ["ConformanceResult", "check_conformance", "matching_roundings", "ulp_distance"]
 
-BATCH = 256
-PAIRED_PROBES = ("box lower end", "box upper end", "box corner", "one level apart")
-"""Families whose images are those of the data, moved; each pair is audited for its Lipschitz ratio as well."""
-
-ODD_BATCHES = (1, 3, 7, 17, 255)
-RANDOM_IMAGES = 256
 MATCHING_IMAGES = 64
 # Of each family, for the evaluator against plain numpy.
 PLAIN_IMAGES = 2
@@ -51,97 +39,123 @@ class ConformanceResult:
 
     Attributes:
         conformance: For the report.
-        rounding: The rounding that explains every bit, or None.
-        violations: Differences that no rounding explains, non-determinism, wrong radii.
+        roundings: Those that explain every bit, per-op first; empty if none does.
+        violations: Differences that no rounding explains, logits that are not finite, non-determinism, and wrong
+            labels or radii.
         logits: The engine's, (N, K), of each family of probes.
     """
 
     conformance: Conformance
-    rounding: Rounding | None
+    roundings: tuple[Rounding, ...]
     violations: tuple[Violation, ...]
     logits: Mapping[str, Logits] = field(default_factory=dict)
 
 
-def make_probes(images: Images, levels: int, seed: int) -> dict[str, Images]:
-    """Returns named families of images: data, box corners, random and constant images.
-
-    Args:
-        images: (N, C, H, W) uint8, the data.
-        levels: Half the width of the boxes.
-        seed: Of the random images.
-    """
-    rng = np.random.default_rng(seed)
-    shape = images.shape[1:]
-    lower, upper = box_of(images, levels)
-    return {
-        "data": images,
-        "box lower end": lower,
-        "box upper end": upper,
-        "box corner": _mixed(rng, lower, upper),
-        "one level apart": _mixed(rng, *box_of(images, 1)),
-        "random": rng.integers(0, PIXEL_MAX + 1, (RANDOM_IMAGES, *shape), np.uint8),
-        "black and white": rng.integers(0, 2, (RANDOM_IMAGES, *shape), np.uint8) * np.uint8(PIXEL_MAX),
-        "constant": np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None, None], (256, *shape)),
-    }
-
-
-def _mixed(rng: np.random.Generator, lower: Images, upper: Images) -> Images:
-    """Takes each pixel from one of two images at random."""
-    images: Images = np.where(rng.integers(0, 2, lower.shape, np.uint8) == 1, upper, lower)
-    return images
-
-
-def check_conformance(engine: Engine, net: PixelNet, probes: Mapping[str, Images]) -> ConformanceResult:
+def check_conformance(
+    engine: Engine, net: PixelNet, probes: ProbeSet, rebuild: Callable[[], Engine] | None = None
+) -> ConformanceResult:
     """Runs every probe on the engine and on the evaluator and compares bits.
 
     Args:
         engine: The engine.
         net: Read from the engine's own graph.
-        probes: Families of images, each (N, C, H, W) uint8, as `make_probes` makes them; the first is the data.
+        probes: As `make_probes` makes them.
+        rebuild: Builds the engine again from its graph; None: it is too dear, or cannot be done here.
 
     Raises:
-        EngineError: The evaluator itself differs from plain numpy.
+        EngineError: The evaluator itself differs from plain numpy, or the engine fails.
     """
-    # Some of each family: on dark or whole-numbered images alone, several roundings give the same bits.
-    some = [images[:: -(-len(images) // MATCHING_IMAGES)] for images in probes.values()]
-    rounding = _matching_rounding(engine, net, np.concatenate(some))
-    evaluator = ReferenceEngine(net, rounding or Rounding())
+    found = {name: run_batched(engine, images) for name, images in probes.families.items()}
+    roundings = matching_roundings(net, probes.families, found)
+    evaluator = ReferenceEngine(net, roundings[0] if roundings else _closest(net, probes.families, found))
+    _check_evaluator(evaluator, probes.families)
+    comparison = _Comparison(net)
+    for name, images in probes.families.items():
+        # Those of a matching rounding are the engine's own, bit by bit.
+        comparison.add(name, images, found[name], found[name] if roundings else run_batched(evaluator, images))
+    (data, whole), *_ = zip(probes.families.values(), found.values(), strict=True)
+    unstable = list(instabilities(engine, data, whole))
+    rebuilt = rebuild_violation(rebuild, data, whole) if rebuild else None
+    conformance = Conformance(
+        samples=comparison.rows,
+        bit_identical=comparison.ulps["0"] / max(comparison.ulps.total(), 1),
+        max_ulp=max(probe.max_ulp for probe in comparison.probes),
+        deterministic=not unstable,
+        probes=tuple(comparison.probes),
+        ulps=dict(comparison.ulps),
+        orders=tuple(rounding.name for rounding in roundings),
+        repeats=REPEATS,
+        rebuilt=rebuilt is None if rebuild else None,
+        coverage=probes.coverage,
+    )
+    violations = [*comparison.violations, *unstable, *([rebuilt] if rebuilt else [])]
+    violations += _radius_violations(engine, evaluator, data)
+    return ConformanceResult(conformance, roundings, tuple(violations), found)
+
+
+def matching_roundings(
+    net: PixelNet, families: Mapping[str, Images], found: Mapping[str, Logits]
+) -> tuple[Rounding, ...]:
+    """Returns the members of the net's family whose bits are the engine's on every image.
+
+    Args:
+        net: The net.
+        families: Images, each (N, C, H, W) uint8.
+        found: The engine's logits of each, (N, K).
+    """
+    left = list(roundings_of(net))
+    for some in (_few, lambda _: slice(None)):
+        for name, images in families.items():
+            part = some(len(images))
+            left = [r for r in left if _same(ReferenceEngine(net, r), images[part], found[name][part])]
+    return tuple(left)
+
+
+def _same(evaluator: ReferenceEngine, images: Images, logits: Logits) -> bool:
+    parts = (slice(i, i + BATCH) for i in range(0, len(images), BATCH))
+    return all(evaluator.explains(images[part], logits[part]).all() for part in parts)
+
+
+def _few(count: int) -> slice:
+    """Returns some of `count` rows, which rule most orders out at little cost."""
+    return slice(None, None, -(-count // MATCHING_IMAGES))
+
+
+def _closest(net: PixelNet, families: Mapping[str, Images], found: Mapping[str, Logits]) -> Rounding:
+    """Returns the rounding that comes nearest on some images of each family, where none explains all."""
+    images = np.concatenate([family[_few(len(family))] for family in families.values()])
+    logits = np.concatenate([found[name][_few(len(found[name]))] for name in families])
+    return min(
+        roundings_of(net), key=lambda r: int(ulp_distance(ReferenceEngine(net, r).run(images), logits).sum())
+    )
+
+
+def _check_evaluator(evaluator: ReferenceEngine, families: Mapping[str, Images]) -> None:
     check_evaluator(
         evaluator,
-        np.concatenate([images[:PLAIN_IMAGES] for images in probes.values()]),
-        *(probes[name][:PLAIN_IMAGES] for name in ("box lower end", "box upper end")),
+        np.concatenate([images[:PLAIN_IMAGES] for images in families.values()]),
+        *(families[name][:PLAIN_IMAGES] for name in ("box lower end", "box upper end")),
     )
-    found: list[Probe] = []
-    violations: list[Violation] = []
-    found_logits: dict[str, Logits] = {}
-    ulps, rows = Counter[str](), 0
-    limit = 2 * rounding_error(net, value_ranges(net))
-    for name, images in probes.items():
-        logits, expected = run_batched(engine, images), run_batched(evaluator, images)
-        found_logits[name] = logits
+
+
+class _Comparison:
+    """The engine's logits beside the evaluator's, family by family."""
+
+    def __init__(self, net: PixelNet) -> None:
+        self._net = net
+        self._limit = 2 * rounding_error(net, value_ranges(net))
+        self.probes: list[Probe] = []
+        self.violations: list[Violation] = []
+        self.ulps = Counter[str]()
+        self.rows = 0
+
+    def add(self, name: str, images: Images, logits: Logits, expected: Logits) -> None:
         distance = ulp_distance(logits, expected)
-        found.append(_probe(name, distance))
-        ulps.update(_binned(distance))
-        rows += len(images)
-        violations += _difference(net, name, images, logits, expected, limit)
-    (data, whole), *_ = zip(probes.values(), found_logits.values(), strict=True)
-    unstable = list(_instabilities(engine, data, whole))
-    violations += [*unstable, *_radius_violations(engine, evaluator, data)]
-    conformance = Conformance(
-        samples=rows,
-        bit_identical=ulps["0"] / max(ulps.total(), 1),
-        max_ulp=max(probe.max_ulp for probe in found),
-        deterministic=not unstable,
-        probes=tuple(found),
-        ulps=dict(ulps),
-    )
-    matched = rounding if ulps["0"] == ulps.total() else None
-    return ConformanceResult(conformance, matched, tuple(violations), found_logits)
-
-
-def run_batched(engine: Engine, images: Images, batch: int = BATCH) -> Logits:
-    """Returns the logits of all images, (N, K) float32, computed `batch` at a time."""
-    return np.concatenate([engine.run(images[i : i + batch]) for i in range(0, len(images), batch)])
+        self.probes.append(Probe(name, len(distance), float((distance == 0).mean()), int(distance.max())))
+        self.ulps.update(_binned(distance))
+        self.rows += len(images)
+        self.violations += _not_finite(name, logits)
+        self.violations += _difference(self._net, name, images, logits, expected, self._limit)
 
 
 def ulp_distance(a: Logits, b: Logits) -> npt.NDArray[np.int64]:
@@ -164,16 +178,18 @@ def _binned(distance: npt.NDArray[np.int64]) -> dict[str, int]:
     return dict(zip(names, counts.tolist(), strict=True))
 
 
-def _matching_rounding(engine: Engine, net: PixelNet, images: Images) -> Rounding | None:
-    logits = run_batched(engine, images)
-    for rounding in roundings_of(net):
-        if np.array_equal(run_batched(ReferenceEngine(net, rounding), images), logits):
-            return rounding
-    return None
-
-
-def _probe(name: str, distance: npt.NDArray[np.int64]) -> Probe:
-    return Probe(name, len(distance), float((distance == 0).mean()), int(distance.max()))
+def _not_finite(name: str, logits: Logits) -> Iterator[Violation]:
+    """Yields a violation when a logit is infinite or NaN: every image is finite, and no value may overflow."""
+    broken = ~np.isfinite(logits)
+    if not broken.any():
+        return
+    image, label = (int(index) for index in np.argwhere(broken)[0])
+    yield Violation(
+        "not finite",
+        f"{broken.sum()} of the logits of probe '{name}' are infinite or NaN, the first of class {label} at image "
+        f"{image}",
+        sample=image if name == "data" else None,
+    )
 
 
 def _difference(
@@ -191,16 +207,6 @@ def _difference(
         f"{wrong.mean():.2%} of the logits of probe '{name}' differ, by up to {change.max():g} pixel where "
         f"{allowed:g} is allowed: {cause}",
     )
-
-
-def _instabilities(engine: Engine, images: Images, whole: Logits) -> Iterator[Violation]:
-    """Yields a violation for each way in which the images get other logits than `whole`, of the first run."""
-    if not np.array_equal(whole, run_batched(engine, images)):
-        yield Violation("determinism", "two runs over the same images give different logits")
-    for batch in ODD_BATCHES:
-        part = images[: min(len(images), max(2 * batch + 1, 19))]
-        if not np.array_equal(run_batched(engine, part, batch), whole[: len(part)]):
-            yield Violation("determinism", f"batches of {batch} give other logits than batches of {BATCH}")
 
 
 def _radius_violations(engine: Engine, evaluator: ReferenceEngine, images: Images) -> Iterator[Violation]:

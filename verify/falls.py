@@ -17,7 +17,7 @@ import numpy.typing as npt
 from linfdeploy.engines.base import Engine, Images, Logits
 from linfdeploy.report.model import Violation
 from linfdeploy.verify.certificates import CertifiedFlags, Certifier, Flags
-from linfdeploy.verify.conformance import run_batched
+from linfdeploy.verify.determinism import run_batched
 from linfdeploy.verify.radii import Levels
 from linfdeploy.verify.threat import box_of
 
@@ -50,6 +50,7 @@ class Falls:
         self._strays = images.copy()
         self._differs: Flags = np.zeros(len(images), bool)
         self._outside: Flags = np.zeros(len(images), bool)
+        self._not_finite: Flags = np.zeros(len(images), bool)
 
     def add(self, attempt: Attempt) -> Logits:
         """Runs an attempt's images on the engine, notes what fell, and returns the logits.
@@ -64,9 +65,11 @@ class Falls:
         changed = (logits.argmax(1) != self._labels[rows]) & inside
         self._keep(self._adversarial, changed & ~self.fallen[rows], attempt)
         self.fallen[rows[changed]] = True
+        broken: Flags = np.asarray(~np.isfinite(logits).all(1))
+        self._keep(self._strays, broken, attempt)
+        self._not_finite[rows[broken]] = True
         if self._evaluator is not None and self._bounds is not None:
-            unequal: Flags = np.asarray(logits != run_batched(self._evaluator, attempt.images))
-            differs: Flags = unequal.any(1) & ~self._outside[rows]
+            differs: Flags = ~self._evaluator.explains(attempt.images, logits) & ~self._outside[rows]
             self._keep(self._strays, differs, attempt)
             self._differs[rows[differs]] = True
             lower, upper = (end[rows] for end in self._bounds)
@@ -94,7 +97,8 @@ class Falls:
                 found += _listed("certificate", flags & self.fallen, detail, "fall")
         detail = "an adversarial image's logits are not the bits of the rounding that matched all probes"
         found += _listed("conformance", self._differs, detail, "stray")
-        return [*found, *_listed("containment", self._outside, "a logit leaves its proven interval", "stray")]
+        found += _listed("containment", self._outside, "a logit leaves its proven interval", "stray")
+        return [*found, *_listed("not finite", self._not_finite, "a logit is infinite or NaN", "stray")]
 
     def evidence(self) -> Evidence:
         """Returns the arrays to save: the adversarial images, and one file for each listed violation's sample."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from linfdeploy.engines.base import Engine, Images, Logits
 from linfdeploy.onnx.pixel_net import PIXEL_MAX, PixelNet
-from linfdeploy.verify.conformance import run_batched
+from linfdeploy.verify.determinism import run_batched
 from linfdeploy.verify.lipschitz import LipschitzAudit
 from linfdeploy.verify.paths import PathFinder
 

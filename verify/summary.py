@@ -16,6 +16,7 @@ from linfdeploy import __version__
 from linfdeploy.engines.base import Images, Logits
 from linfdeploy.engines.build import OpenedEngine
 from linfdeploy.engines.bundle.read import Bundle
+from linfdeploy.engines.roundings import name_of
 from linfdeploy.errors import DatasetError
 from linfdeploy.onnx.pixel_net import PIXEL_MAX
 from linfdeploy.report.model import (
@@ -107,7 +108,6 @@ def report_of(
     """Assembles the report."""
     correct = found.certifier.labels == data.labels
     right = _reference_right(subject, data)
-    rounding = found.conformance.rounding
     return AuditReport(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         linfdeploy=__version__,
@@ -123,7 +123,7 @@ def report_of(
         conformance=found.conformance.conformance,
         lipschitz=found.lipschitz,
         curve=_curve(found.certifier.radii, correct, threat.levels),
-        assumptions=assumptions_of(threat, rounding.name if rounding else None),
+        assumptions=assumptions_of(threat, name_of(found.conformance.roundings)),
         violations=tuple(violations),
         rows=_rows(data, found),
         classes=tuple(_classes(data, found.flags, correct)),
@@ -143,7 +143,7 @@ def _engine_facts(subject: Subject, conformance: ConformanceResult) -> EngineFac
         sha256=opened.sha256,
         grid=graph.net.grid,
         form=graph.options.form,
-        variant=conformance.rounding.name if conformance.rounding else None,
+        variant=name_of(conformance.roundings),
         versions={"linfdeploy": __version__, **opened.engine.versions},
     )
 

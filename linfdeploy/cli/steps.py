@@ -160,7 +160,7 @@ def bundle(request: BundleRequest) -> list[str]:
     data = _test_set(request.data, request.data_root, request.samples)
     net = model.graph.net
     data.check_fits(net.input_shape, net.classes, "the net")
-    golden = golden_images(data, threat.levels, request.seed)
+    golden = golden_images(net, data, threat.levels, request.seed)
     options = BundleOptions(request.target, request.eps.strip(), request.seed)
     record = write_bundle(request.output, model, golden, options)
     grid = "" if record.grid is None else f" on a grid of 2^-{record.grid} pixel"
@@ -186,6 +186,7 @@ class VerifyRequest:
     seed: int
     precision: Precision | None
     report: Path
+    rebuild: bool = False
 
 
 def verify(request: VerifyRequest, progress: Callable[[str], None]) -> tuple[AuditReport, ReportPaths]:
@@ -208,7 +209,7 @@ def verify(request: VerifyRequest, progress: Callable[[str], None]) -> tuple[Aud
     engine = found.engine if found else request.engine
     subject = Subject(engine, open_engine(engine), _reference(request.reference), found)
     precision = request.precision or (found.record.precision if found else None)
-    options = AuditOptions(threat, request.attack, request.seed, precision)
+    options = AuditOptions(threat, request.attack, request.seed, precision, request.rebuild)
     result = run_audit(subject, _audited_images(request, found), options, progress)
     for name, arrays in result.evidence.items():
         _write_npz(request.report / name, arrays)

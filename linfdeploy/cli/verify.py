@@ -45,6 +45,9 @@ __all__ = ["command", "print_report", "spinner"]
     type=click.Choice(["exact", "fp32", "fp16"]),
     help="The precision that was promised.  [default: what the engine's manifest says]",
 )
+@click.option(
+    "--rebuild", is_flag=True, help="Build the engine again and compare, also where that takes minutes (TensorRT)."
+)
 @click.option("--report", type=PATH, default=Path("report"), show_default=True, help="The folder to write.")
 @click.pass_context
 def command(ctx: click.Context, /, **request: Any) -> None:

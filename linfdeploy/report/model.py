@@ -24,6 +24,7 @@ __all__ = [
     "EngineFacts",
     "Eps",
     "GoldenFacts",
+    "LayerCoverage",
     "Lipschitz",
     "Probe",
     "ReferenceFacts",
@@ -215,6 +216,22 @@ class GoldenFacts:
 
 
 @dataclass(frozen=True)
+class LayerCoverage:
+    """How many of a layer's weights the probes look at.
+
+    Attributes:
+        weights: That the layer has.
+        attaining: That attain their output's distance on some probe.
+        reaching: On whose distance some logit rests on some probe: the smallest change of one that is not rounded
+            away shows in the output.
+    """
+
+    weights: int
+    attaining: int
+    reaching: int
+
+
+@dataclass(frozen=True)
 class Conformance:
     """The engine against the bit-exact evaluator, over all probes.
 
@@ -222,9 +239,14 @@ class Conformance:
         samples: Images compared.
         bit_identical: Fraction of the outputs that are equal bit for bit.
         max_ulp: The largest distance of two outputs in units in the last place.
-        deterministic: Whether two runs gave the same bits.
+        deterministic: Whether equal images got the same bits: again, in other batches, orders and places.
         probes: The families of images.
         ulps: Outputs counted by distance, "0", "1", ...; a range such as "4-7" or "8+" may be one entry.
+        orders: Names of the operation orders and roundings that explain every bit; more than one where no probe
+            tells them apart.
+        repeats: How often one batch was run again.
+        rebuilt: Whether the engine, built again from its graph, gave the same bits; None: it was not built again.
+        coverage: Of each layer's weights by the probes.
         golden: The golden images of the edge bundle; None without one.
     """
 
@@ -234,6 +256,10 @@ class Conformance:
     deterministic: bool
     probes: tuple[Probe, ...]
     ulps: Mapping[str, int]
+    orders: tuple[str, ...] = ()
+    repeats: int = 0
+    rebuilt: bool | None = None
+    coverage: tuple[LayerCoverage, ...] = ()
     golden: GoldenFacts | None = None
 
 

@@ -220,7 +220,7 @@ def _conformance() -> Conformance:
         "odd batch sizes",
     )
     probes = tuple(Probe(name, 512, 1.0, 0) for name in names)
-    return Conformance(3072, 1.0, 0, True, probes, {"0": 30_720}, GoldenFacts(1280, 0.99999))
+    return Conformance(3072, 1.0, 0, True, probes, {"0": 30_720}, golden=GoldenFacts(1280, 0.99999))
 
 
 def _lipschitz() -> Lipschitz:

@@ -97,10 +97,10 @@ class _HonestOnProbes(Engine):
     ],
 )
 def test_an_engine_that_lies_only_under_attack_fails(change: list[float], kinds: set[str], tmp_path: Path) -> None:
-    from linfdeploy.verify.conformance import make_probes
+    from linfdeploy.verify.probes import make_probes
 
     net = random_net(SIZES, "exact", 3)
-    probes = make_probes(data_of(net).images, THREAT.levels, OPTIONS.seed)
+    probes = make_probes(net, data_of(net).images, THREAT.levels, OPTIONS.seed).families
     known = {image.tobytes(): None for images in probes.values() for image in images}
     result = audited(net, _HonestOnProbes(net, known, np.array(change, np.float32)), tmp_path)
     found = {violation.kind for violation in result.report.violations}
