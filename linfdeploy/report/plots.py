@@ -140,10 +140,7 @@ def _histogram(
     threshold = mark[0]
     low, high = min(*values, threshold), max(*values, threshold)
     width = nice_step(max((high - low) / BINS, 1e-6 * max(abs(low), abs(high), 1e-3)))
-    bins = {
-        css: Counter(math.ceil((value - threshold) / width) - 1 for value in group)
-        for css, group in groups.items()
-    }
+    bins = {css: Counter(_bin(value, threshold, width) for value in group) for css, group in groups.items()}
     total = sum(bins.values(), Counter[int]())
     first, last = min(*total, -1), max(*total, 0)
     x = Axis(threshold + first * width, threshold + (last + 1) * width, LEFT, RIGHT)
@@ -154,6 +151,13 @@ def _histogram(
         _stack(plot, bins, place, threshold, width)
     plot.vertical(*mark)
     return plot.markup()
+
+
+def _bin(value: float, threshold: float, width: float) -> int:
+    """Returns the bin of a value, 0 and above exactly for values above the threshold."""
+    place = math.ceil((value - threshold) / width) - 1
+    # A difference of two floats is 0 only where they are equal, but its quotient can underflow.
+    return max(place, 0) if value > threshold else place
 
 
 def _stack(plot: Plot, bins: Mapping[str, Counter[int]], place: int, threshold: float, width: float) -> None:

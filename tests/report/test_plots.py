@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plots are read back from their SVG: the tick labels give the scales, the scales give the values."""
 
+import math
 import re
 from dataclasses import replace
 from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from report.samples import failing, infinite, passing
 
@@ -121,6 +122,9 @@ MARGINS = st.lists(st.tuples(st.floats(-300, 300), st.booleans()), min_size=1, m
 
 
 @given(MARGINS, st.integers(0, 128).map(float))
+@example([(33.0, True), (5e-324, True)], 0.0)
+@example([(33.0, True), (-5e-324, False)], 0.0)
+@example([(300.0, True), (math.nextafter(50, 51), True), (50.0, True)], 50.0)
 def test_margins_right_of_the_mark_are_the_certified_ones(
     found: list[tuple[float, bool]], threshold: float
 ) -> None:
