@@ -25,6 +25,7 @@ from linfdeploy.verify.falls import Falls
 from linfdeploy.verify.golden import check_golden
 from linfdeploy.verify.identity import identity_violations, promised_precision
 from linfdeploy.verify.lipschitz import LipschitzAudit
+from linfdeploy.verify.pictures import pictures_of
 from linfdeploy.verify.summary import Findings, Subject, TestSet, report_of
 from linfdeploy.verify.threat import Threat
 
@@ -95,7 +96,9 @@ def run_audit(
     violations += [*conformance.violations, *falls.violations(), *lipschitz.violations()]
     progress("report")
     findings = Findings(conformance, certifier, flags, logits, falls.fallen, attack, lipschitz.result())
-    return AuditResult(report_of(subject, data, options.threat, findings, violations), falls.evidence())
+    report, evidence = report_of(subject, data, options.threat, findings, violations), falls.evidence()
+    pictures = pictures_of(engine, data.images, evidence["adversarial.npz"], report)
+    return AuditResult(replace(report, pictures=pictures), evidence)
 
 
 def _against_golden(subject: Subject, found: ConformanceResult) -> ConformanceResult:

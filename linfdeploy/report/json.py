@@ -14,6 +14,7 @@ from linfdeploy.errors import InputError
 from linfdeploy.files import read_bytes, write_bytes
 from linfdeploy.report.model import AuditReport
 from linfdeploy.report.schema import first_fault
+from linfdeploy.report.shown import shown_of
 
 __all__ = ["json_bytes", "read_json", "report_to_json", "write_json"]
 
@@ -21,12 +22,12 @@ MAX_BYTES = 64 * 2**20
 
 
 def report_to_json(report: AuditReport) -> dict[str, Any]:
-    """Returns the report as plain data with its verdict, without the rows that are `samples.csv`.
+    """Returns the report as plain data with its verdict and what is shown of it.
 
-    A number that is not finite becomes None.
+    Left out are the rows, which are `samples.csv`, and the pixels of pictures. A number that is not finite becomes
+    None.
     """
-    data = {item.name: _plain(getattr(report, item.name)) for item in fields(report) if item.name != "rows"}
-    return {**data, "verdict": report.verdict}
+    return {**_plain(report), "verdict": report.verdict, "shown": _plain(shown_of(report))}
 
 
 def json_bytes(report: AuditReport) -> bytes:
@@ -70,7 +71,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
-        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+        kept = (item.name for item in fields(value) if item.metadata.get("written", True))
+        return {name: _plain(getattr(value, name)) for name in kept}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report of an audit as plain data.
 
-`report.json` is exactly this, field by field, and the verdict; `rows` are `samples.csv`. Fractions are floats in
-[0, 1], of all samples unless said otherwise; `None` means that the figure does not apply, never zero.
+`report.json` is exactly this, field by field, with the verdict and what is `shown`; `rows` are `samples.csv`.
+Fractions are floats in [0, 1], of all samples unless said otherwise; `None` means that the figure does not apply,
+never zero.
 """
 
 from __future__ import annotations
@@ -23,14 +24,20 @@ __all__ = [
     "EngineFacts",
     "Eps",
     "GoldenFacts",
+    "LayerFacts",
     "Lipschitz",
+    "Picture",
     "Probe",
+    "Raster",
     "ReferenceFacts",
     "SampleRow",
     "Violation",
 ]
 
 SCHEMA = "linfdeploy.report/1"
+
+UNWRITTEN: Mapping[str, bool] = {"written": False}
+"""Metadata of a field that `report.json` leaves out."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,14 @@ class Eps:
 
 
 @dataclass(frozen=True)
+class LayerFacts:
+    """One layer: how many values it takes and how many it gives."""
+
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True)
 class EngineFacts:
     """What was audited.
 
@@ -61,8 +76,10 @@ class EngineFacts:
         sha256: Of the engine's file, lower-case hexadecimal.
         grid: Weights are multiples of `2**-grid` pixels; None without a grid.
         form: How the graph spells the layers.
-        variant: The rounding order that the engine was found to follow; None where every order agrees.
+        variant: The rounding order that the engine was found to follow; None where none matched.
         versions: Of the packages that ran it, by name.
+        layers: The net's layers, the first one first.
+        model_sha256: Of the ONNX file that the engine was built from, where its manifest says so.
     """
 
     path: str
@@ -73,6 +90,8 @@ class EngineFacts:
     form: str
     variant: str | None
     versions: Mapping[str, str]
+    layers: tuple[LayerFacts, ...] = ()
+    model_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -277,6 +296,44 @@ class SampleRow:
 
 
 @dataclass(frozen=True)
+class Raster:
+    """The pixels of an image of 8 bits: its sizes, and its values in the order (C, H, W)."""
+
+    channels: int
+    height: int
+    width: int
+    pixels: bytes
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A sample that the page shows.
+
+    Attributes:
+        index: In the data set.
+        fate: `broken`: certified, yet changed; `fell`: not certified and changed; `fragile`: right and
+            certified up to a small radius only.
+        label: The right class.
+        prediction: The engine's class.
+        margin: As in `SampleRow`; null in `report.json` where it is not finite.
+        radius: Certified by the certificate that covers most images, as in `SampleRow`; None without one.
+        changed_to: The engine's class for the adversarial image; None without one.
+        image: The sample; not in `report.json`.
+        adversarial: What the attack made of it; not in `report.json`.
+    """
+
+    index: int
+    fate: Literal["broken", "fell", "fragile"]
+    label: int
+    prediction: int
+    margin: float
+    radius: str | None
+    changed_to: int | None
+    image: Raster = field(repr=False, metadata=UNWRITTEN)
+    adversarial: Raster | None = field(default=None, repr=False, metadata=UNWRITTEN)
+
+
+@dataclass(frozen=True)
 class AuditReport:
     """Everything an audit found. The verdict is `pass` exactly when there are no violations.
 
@@ -300,6 +357,7 @@ class AuditReport:
         violations: Why the verdict is `fail`; empty for `pass`.
         rows: One for each sample.
         schema: Version of this layout.
+        pictures: The samples that the page shows.
     """
 
     created: str
@@ -318,9 +376,10 @@ class AuditReport:
     curve: Curve
     assumptions: Mapping[str, str]
     violations: tuple[Violation, ...]
-    rows: tuple[SampleRow, ...] = field(repr=False)
+    rows: tuple[SampleRow, ...] = field(repr=False, metadata=UNWRITTEN)
     classes: tuple[ClassResult, ...] = ()
     schema: str = SCHEMA
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def verdict(self) -> Literal["pass", "fail"]:

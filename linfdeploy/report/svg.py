@@ -95,11 +95,12 @@ class Plot:
         side, shift = ("start", 5.0) if x < (LEFT + RIGHT) / 2 else ("end", -5.0)
         self.text(f"note {side}", x + shift, TOP - 1, text)
 
-    def horizontal(self, css: str, value: float, text: str, above: bool) -> None:
-        """Marks a value of the vertical axis with a line and a text above or below it."""
+    def horizontal(self, css: str, value: float, text: str = "") -> None:
+        """Marks a value of the vertical axis with a line and a text above its end."""
         y = self.y.at(value)
         self._line(f"level {css}", LEFT, y, RIGHT, y)
-        self.text(f"note end {css}", RIGHT - 2, y + (-5 if above else 14), text)
+        if text:
+            self.text(f"note end {css}", RIGHT - 2, y - 5, text)
 
     def text(self, css: str, x: float, y: float, text: str) -> None:
         """Writes a text at plot coordinates; its class says how it is anchored."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 from linfdeploy.report.model import (
     Accuracy,
@@ -18,8 +19,11 @@ from linfdeploy.report.model import (
     EngineFacts,
     Eps,
     GoldenFacts,
+    LayerFacts,
     Lipschitz,
+    Picture,
     Probe,
+    Raster,
     ReferenceFacts,
     SampleRow,
     Violation,
@@ -57,6 +61,7 @@ def passing(samples: int = 449) -> AuditReport:
         violations=(),
         rows=rows,
         classes=_classes(rows),
+        pictures=_pictures(rows),
     )
 
 
@@ -201,9 +206,28 @@ def _attack(robust: float) -> Attack:
     return Attack("PGD with margin loss", 100, 5, robust, 0.93, steps)
 
 
+def _pictures(rows: tuple[SampleRow, ...]) -> tuple[Picture, ...]:
+    """A fallen sample in grey with what the attack made of it, and a fragile one in colour."""
+    grey = Raster(1, 8, 8, bytes(range(0, 256, 4)))
+    changed = Raster(1, 8, 8, bytes(range(0, 256, 4))[::-1])
+    coloured = Raster(3, 2, 4, bytes(range(24)))
+    fell = next((row for row in rows if row.attacked), None)
+    right = next(row for row in rows if row.prediction == row.label)
+    single = Picture(*_shown_row(right, "fragile"), None, coloured)
+    return (
+        (Picture(*_shown_row(fell, "fell"), (fell.label + 1) % 10, grey, changed), single) if fell else (single,)
+    )
+
+
+def _shown_row(row: SampleRow, fate: str) -> tuple[Any, ...]:
+    return row.index, fate, row.label, row.prediction, row.margin, row.radius_exact
+
+
 def _engine() -> EngineFacts:
     versions = {"onnxruntime": "1.31.1", "numpy": "2.3.0"}
-    return EngineFacts("demo/model.engine", "onnxruntime", "exact", SHA, 12, "function", None, versions)
+    layers = (LayerFacts(64, 128), LayerFacts(128, 10))
+    fixed = "demo/model.engine", "onnxruntime", "exact", SHA, 12, "function", "per-op", versions
+    return EngineFacts(*fixed, layers, "ef" * 32)
 
 
 def _conformance() -> Conformance:

@@ -11,6 +11,7 @@ from report.samples import ALL, HOSTILE, SHA, bare, empty_curves, failing, infin
 from linfdeploy.errors import InputError
 from linfdeploy.report.html import comparisons, groups, html_bytes, write_html
 from linfdeploy.report.model import AuditReport, Violation
+from linfdeploy.report.shown import change, shown_of
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -71,8 +72,11 @@ def test_is_well_formed(report: AuditReport) -> None:
 
 def test_needs_nothing_from_elsewhere(report: AuditReport) -> None:
     walk = Walk(_page(report))
-    assert not {"script", "link", "img", "iframe", "object", "embed", "form"} & set(walk.tags)
-    assert not [item for item in walk.attributes if item[1] in {"src", "href", "srcset", "action"}]
+    assert not {"script", "link", "iframe", "object", "embed", "form"} & set(walk.tags)
+    assert not [item for item in walk.attributes if item[1] in {"href", "srcset", "action"}]
+    sources = [value for _, name, value in walk.attributes if name == "src"]
+    assert all(value and value.startswith("data:image/png;base64,") for value in sources)
+    assert len(sources) == walk.tags.count("img")
     assert not [item for item in walk.attributes if item[1].startswith("on")]
     style = re.findall(r"<style>(.*?)</style>", _page(report), re.DOTALL)
     assert len(style) == 1
@@ -81,7 +85,7 @@ def test_needs_nothing_from_elsewhere(report: AuditReport) -> None:
 
 
 def test_forbids_the_browser_to_load_or_run_anything(report: AuditReport) -> None:
-    policy = ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'")
+    policy = ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'; img-src data:")
     assert policy in Walk(_page(report)).attributes
 
 
@@ -90,7 +94,7 @@ def test_the_verdict_comes_first(report: AuditReport) -> None:
     verdict = report.verdict.upper()
     headings = [
         walk.text.index(heading)
-        for heading in ("Before and after", "What this rests on", "Plots", "What was audited")
+        for heading in ("What this rests on", "Before and after", "Plots", "What was audited")
     ]
     assert walk.text.index(f" {verdict} ") < min(headings)
     assert headings == sorted(headings)
@@ -163,33 +167,31 @@ def test_what_is_missing_is_said() -> None:
 
 
 def test_change_is_the_difference_of_the_shown_figures() -> None:
-    table = {row.title: row for row in comparisons(passing())}
+    table = {row.title: row for row in comparisons(passing(), shown_of(passing()))}
     assert table["Correct"].change == "+1.4"
-    same = replace(table["Correct"], before=0.5, after=0.50001)
-    assert same.change == "none"
-    assert replace(same, before=0.6).change == "\N{MINUS SIGN}10.0"
-    assert replace(same, before=None).change == ""
+    for before, after, words in ((0.5, 0.50001, "none"), (0.6, 0.5, "\N{MINUS SIGN}10.0"), (None, 0.5, "")):
+        assert replace(table["Correct"], points=change(before, after)).change == words
 
 
 def test_the_margin_row_names_the_certificate_that_applies() -> None:
-    notes = {row.note for row in comparisons(failing())}
+    notes = {row.note for row in comparisons(failing(), shown_of(failing()))}
     assert "Margin less rounding (D)" in notes
-    assert "Exact margin (E)" in {row.note for row in comparisons(passing())}
+    assert "Exact margin (E)" in {row.note for row in comparisons(passing(), shown_of(passing()))}
 
 
 def test_each_image_is_in_one_group(report: AuditReport) -> None:
-    assert sum(group.count for group in groups(report)) == len(report.rows)
+    assert sum(group.count for group in groups(report, shown_of(report))) == len(report.rows)
 
 
 def test_groups_count_what_is_known() -> None:
-    counts = {group.css: group.count for group in groups(passing())}
+    counts = {group.css: group.count for group in groups(passing(), shown_of(passing()))}
     rows = passing().rows
     assert counts["certified"] == round(449 * (passing().certified.interval or 0))
     assert counts["wrong"] == sum(row.label != row.prediction for row in rows)
     assert "broken" not in counts
     fallen = next(row for row in rows if row.interval and row.label == row.prediction)
     broken = replace(passing(), rows=(replace(fallen, attacked=True),))
-    assert [group.css for group in groups(broken)] == ["broken"]
+    assert [group.css for group in groups(broken, shown_of(broken))] == ["broken"]
 
 
 def test_tables_have_headers(report: AuditReport) -> None:

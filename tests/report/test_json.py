@@ -36,7 +36,8 @@ def test_round_trip(report: AuditReport, tmp_path: Path) -> None:
 
 def test_holds_every_field_but_the_rows_and_the_verdict(report: AuditReport) -> None:
     data = report_to_json(report)
-    assert set(data) == {item.name for item in fields(AuditReport)} - {"rows"} | {"verdict"}
+    assert set(data) == {item.name for item in fields(AuditReport)} - {"rows"} | {"verdict", "shown"}
+    assert all(not {"image", "adversarial"} & set(picture) for picture in data["pictures"])
     assert data["verdict"] == ("fail" if report.violations else "pass")
 
 
