@@ -46,7 +46,8 @@ def pictures_of(
     answers = _answers(engine, [found[row.index] for row in changed])
     pairs = [
         Picture(
-            *_facts(row, "broken" if place < len(broken) else "fell", name),
+            *_facts(row, name),
+            fate="broken" if place < len(broken) else "fell",
             changed_to=answer,
             image=_raster(images[row.index]),
             adversarial=_raster(found[row.index]),
@@ -54,15 +55,15 @@ def pictures_of(
         for place, (row, answer) in enumerate(zip(changed, answers, strict=True))
     ]
     singles = [
-        Picture(*_facts(row, "fragile", name), changed_to=None, image=_raster(images[row.index]))
+        Picture(*_facts(row, name), fate="fragile", changed_to=None, image=_raster(images[row.index]))
         for row in fragile
     ]
     return (*pairs, *singles)
 
 
-def _facts(row: SampleRow, fate: str, certificate: str | None) -> tuple[Any, ...]:
+def _facts(row: SampleRow, certificate: str | None) -> tuple[int, int, int, float, str | None]:
     radius = None if certificate is None else getattr(row, f"radius_{certificate}")
-    return row.index, fate, row.label, row.prediction, row.margin, None if radius is None else str(radius)
+    return row.index, row.label, row.prediction, row.margin, None if radius is None else str(radius)
 
 
 def _radius(row: SampleRow, certificate: str | None) -> Fraction:

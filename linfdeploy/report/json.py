@@ -16,7 +16,7 @@ from linfdeploy.report.model import AuditReport
 from linfdeploy.report.schema import first_fault
 from linfdeploy.report.shown import shown_of
 
-__all__ = ["json_bytes", "read_json", "report_to_json", "write_json"]
+__all__ = ["json_bytes", "plain_bytes", "read_json", "report_to_json", "write_json"]
 
 MAX_BYTES = 64 * 2**20
 
@@ -40,6 +40,11 @@ def json_bytes(report: AuditReport) -> bytes:
     if fault := first_fault(data):
         raise ValueError(f"the audit filled its report wrongly: {fault}")
     return f"{_text(data, '')}\n".encode("ascii")
+
+
+def plain_bytes(value: object) -> bytes:
+    """Returns a dataclass as JSON in the same form: what is not to be written is left out."""
+    return f"{_text(_plain(value), '')}\n".encode("ascii")
 
 
 def write_json(report: AuditReport, path: Path) -> None:

@@ -311,23 +311,23 @@ class Picture:
 
     Attributes:
         index: In the data set.
-        fate: `broken`: certified, yet changed; `fell`: not certified and changed; `fragile`: right and
-            certified up to a small radius only.
         label: The right class.
         prediction: The engine's class.
         margin: As in `SampleRow`; null in `report.json` where it is not finite.
         radius: Certified by the certificate that covers most images, as in `SampleRow`; None without one.
+        fate: `broken`: certified, yet changed; `fell`: not certified and changed; `fragile`: right and
+            certified up to a small radius only.
         changed_to: The engine's class for the adversarial image; None without one.
         image: The sample; not in `report.json`.
         adversarial: What the attack made of it; not in `report.json`.
     """
 
     index: int
-    fate: Literal["broken", "fell", "fragile"]
     label: int
     prediction: int
     margin: float
     radius: str | None
+    fate: Literal["broken", "fell", "fragile"]
     changed_to: int | None
     image: Raster = field(repr=False, metadata=UNWRITTEN)
     adversarial: Raster | None = field(default=None, repr=False, metadata=UNWRITTEN)

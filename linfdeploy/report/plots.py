@@ -13,7 +13,15 @@ from linfdeploy.report.shown import ClassRadii, folded_ulps, margin_histogram, r
 from linfdeploy.report.svg import BOTTOM, LEFT, RIGHT, TOP, Axis, Plot, labelled
 from linfdeploy.report.words import CERTIFICATES, percent
 
-__all__ = ["attack_convergence", "certified_over_eps", "lipschitz_ratios", "margins", "radii_by_class", "ulps"]
+__all__ = [
+    "attack_convergence",
+    "certified_over_eps",
+    "lipschitz_ratios",
+    "margins",
+    "overlay",
+    "radii_by_class",
+    "ulps",
+]
 
 MAX_TIPS = 128
 MAX_BOXES = 20
@@ -51,6 +59,34 @@ def certified_over_eps(curve: Curve, asked: float, robust: float | None, clean: 
     plot.vertical(asked, f"asked: {asked:g}")
     if robust is not None:
         plot.diamond("attack", asked, robust, f"withstood the attack: {percent(robust)}")
+    return plot.markup()
+
+
+def overlay(name: str, radii: Sequence[float], values: Sequence[Sequence[float]], asked: Sequence[float]) -> str:
+    """Draws one certificate's accuracy over eps for two reports, A before B.
+
+    Args:
+        name: The certificate, by its field in `Curve`.
+        radii: In levels of 255, ascending.
+        values: Fractions at each radius, of A and of B.
+        asked: The asked eps of A and of B, in levels.
+    """
+    if not radii:
+        return ""
+    x = Axis(0, max(*radii, *asked) * 1.04 or 1, LEFT, RIGHT)
+    title = CERTIFICATES[name][0]
+    said = [
+        f"{side}: {_at_asked(name, radii, of, eps)}" for side, of, eps in zip("AB", values, asked, strict=True)
+    ]
+    plot = Plot(f"overlay-{name}", f"{title}, A and B", " ".join(said), x, Axis(0, 1, BOTTOM, TOP))
+    plot.axes("eps, levels of 255", "images correct and certified", labelled(x.ticks()), _shares(0, 1))
+    for css, of in zip(("before", "after"), values, strict=True):
+        points = list(zip(radii, of, strict=True))
+        plot.line(f"series {css}", _staircase(points))
+        for eps, value in points[:: math.ceil(len(points) / MAX_TIPS)]:
+            plot.dot("tip", eps, value, 5, f"{'A' if css == 'before' else 'B'}: {percent(value)} at eps {eps:g}")
+    for eps in sorted(set(asked)):
+        plot.vertical(eps, f"asked: {eps:g}")
     return plot.markup()
 
 

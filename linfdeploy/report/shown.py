@@ -43,7 +43,7 @@ class ClassRadii:
         label: The class.
         samples: How many of its samples are classified correctly.
         lowest: The smallest radius.
-        lower_quartile: A quarter of the samples or more have at most this one, which is some sample's radius.
+        lower_quartile: The smallest radius of a sample that a quarter of the samples or more do not exceed.
         median: Likewise half of them.
         upper_quartile: Likewise three quarters.
         highest: The largest.
@@ -148,8 +148,8 @@ def class_radii(rows: Sequence[SampleRow], certificate: str | None) -> tuple[Cla
 def _class_radii(label: int, radii: Sequence[float]) -> ClassRadii:
     if not radii:
         return ClassRadii(label, 0, None, None, None, None, None)
-    last = len(radii) - 1
-    return ClassRadii(label, len(radii), *(radii[last * quarter // 4] for quarter in range(5)))
+    ranks = (-(-len(radii) * quarter // 4) for quarter in range(5))
+    return ClassRadii(label, len(radii), *(radii[max(rank - 1, 0)] for rank in ranks))
 
 
 def folded_ulps(counts: Mapping[str, int]) -> dict[str, int]:

@@ -110,7 +110,7 @@ class Tab:
 @contextmanager
 def browser(folder: Path) -> Iterator[Browser]:
     """Starts a browser with its profile in `folder`; skips the test where there is none."""
-    program = next((found for name in NAMES if (found := shutil.which(name))), None)
+    program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         pytest.skip(MISSING)
     theirs_in, to = os.pipe()
