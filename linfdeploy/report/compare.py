@@ -35,6 +35,8 @@ __all__ = [
 
 SCHEMA = "linfdeploy.compare/1"
 
+PIXEL_MAX = 255
+
 
 @dataclass(frozen=True)
 class Side:
@@ -328,7 +330,9 @@ def _curves(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Overlay]:
 
 
 def _series(curve: Mapping[str, Any], name: str) -> dict[float, float]:
-    return dict(zip(curve["eps_pixels"], curve[name] or (), strict=False))
+    # A report of ours ends at the largest pixel.
+    pairs = zip(curve["eps_pixels"], curve[name] or (), strict=False)
+    return {eps: value for eps, value in pairs if eps <= PIXEL_MAX}
 
 
 def _sample_changes(a: Side, b: Side) -> SampleChanges | None:

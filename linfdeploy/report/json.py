@@ -64,7 +64,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     raw = read_bytes(path, MAX_BYTES, "a report.json")
     try:
-        data = json.loads(raw, parse_constant=_finite, parse_float=_finite)
+        data = json.loads(raw, parse_constant=_finite, parse_float=_finite, parse_int=_integer)
     # A hostile file can also be nested too deep or hold a number of a million digits.
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}); expected a report.json as verify writes it") from None
@@ -95,6 +95,13 @@ def _text(value: Any, indent: str) -> str:
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         return "[\n" + ",\n".join(inner + _text(item, inner) for item in value) + f"\n{indent}]"
     return json.dumps(value, allow_nan=False)
+
+
+def _integer(text: str) -> int:
+    # None that we write is larger, and larger ones do not become floats.
+    if abs(number := int(text)) >= 2**63:
+        raise ValueError(f"an integer of {len(text)} digits is too large")
+    return number
 
 
 def _finite(text: str) -> float:

@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 __all__ = ["BOTTOM", "HEIGHT", "LEFT", "RIGHT", "TOP", "WIDTH", "Axis", "Plot", "labelled", "nice_step", "number"]
 
 # Narrow enough that the text stays legible where the page is 400 pixels wide.
-WIDTH, HEIGHT = 440.0, 264.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 426.0, 26.0, 222.0
+WIDTH, HEIGHT = 440.0, 274.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 426.0, 36.0, 232.0
 
 
 @dataclass(frozen=True)

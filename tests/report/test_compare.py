@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -210,6 +211,29 @@ def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
     paths.json.write_text(json.dumps(json.loads(paths.json.read_text()) | {"verdict": "maybe"}))
     with pytest.raises(InputError, match="verdict is 'maybe'; expected 'pass' or 'fail'"):
         read_side(tmp_path)
+
+
+HUGE = {
+    "eps": {"text": "x", "fraction": "1", "pixels": "9" * 400, "levels": 2**63 - 1},
+    "curve": {"eps_pixels": [1e308, 1.7e308, 3], "exact": [0, 1], "interval": [1], "joint": None, "delta": []},
+    "lipschitz": {"pairs": 2**62, "max_excess": -1.7e308, "max_ratio": 1.7e308, "ratios": []},
+    "engine": {"layers": [], "versions": {"\ud800": "\x1b[31m"}, "grid": -(2**62), "path": "\n" * 3000},
+}
+
+
+@pytest.mark.parametrize("part", HUGE)
+def test_numbers_and_texts_that_no_report_of_ours_has(part: str, tmp_path: Path) -> None:
+    path = write_report(passing(), tmp_path / "a").json
+    data = json.loads(path.read_text())
+    data[part] |= HUGE[part]
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(data))
+    found = compared(read_side(path), read_side(other))
+    page = write_comparison(found, tmp_path / "c").read_text("utf-8")
+    assert "\x1b" not in page
+    assert not re.search(r"[\" ,]-?(nan|inf)\b", page)
+    Walk(page)
+    json.loads((tmp_path / "c" / "compare.json").read_text("ascii"))
 
 
 def test_the_page_shows_both_and_every_change(against: Callable[..., Comparison], tmp_path: Path) -> None:

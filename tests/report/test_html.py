@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from report.samples import ALL, HOSTILE, SHA, bare, empty_curves, failing, infinite, passing
 
 from linfdeploy.errors import InputError
 from linfdeploy.report.html import comparisons, groups, html_bytes, write_html
-from linfdeploy.report.model import AuditReport, Violation
+from linfdeploy.report.model import Attack, AuditReport, Conformance, Raster, Violation
 from linfdeploy.report.shown import change, shown_of
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -150,6 +152,68 @@ def test_golden_images_are_told_of_where_there_are_some() -> None:
     text = "Of the logits of 1280 golden images of the edge bundle 99.9 % are equal."
     assert text in Walk(_page(passing())).text
     assert "golden" not in Walk(_page(bare())).text
+
+
+@dataclass(frozen=True)
+class _Attack(Attack):
+    """An attack of several runs, each with its facts, and checks of them."""
+
+    runs: tuple[Any, ...] = ()
+    sanity: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Conformance(Conformance):
+    """With what was found of the engine's order and of its weights."""
+
+    orders: tuple[str, ...] = ()
+    rebuilt: bool | None = None
+    coverage: tuple[Any, ...] = ()
+
+
+def test_each_attack_and_each_check_of_it_has_a_row() -> None:
+    whole = passing()
+    known = {item.name: getattr(whole.attack, item.name) for item in fields(Attack)}
+    runs = (SimpleNamespace(name="Square", samples=31, images=31_000, robust_accuracy=0.951),)
+    sanity = (SimpleNamespace(name="eps 0 breaks none", passed=False, found="2 fell", expected="0"),)
+    text = Walk(_page(replace(whole, attack=_Attack(**known | {"runs": runs, "sanity": sanity})))).text
+    assert "Square 31 31000 95.1 %" in text
+    assert "eps 0 breaks none no 2 fell 0" in text
+    assert "Are these attacks worth their name?" not in Walk(_page(whole)).text
+
+
+def test_what_the_probes_say_of_order_and_weights_is_told() -> None:
+    whole = passing()
+    known = {item.name: getattr(whole.conformance, item.name) for item in fields(Conformance)}
+    more = {"orders": ("per-op",), "rebuilt": True, "coverage": (SimpleNamespace(weights=8192, reaching=777),)}
+    text = Walk(_page(replace(whole, conformance=_Conformance(**known | more)))).text
+    assert "Operation orders that explain every bit: per-op." in text
+    assert "built again, the engine gives the same bits." in text
+    assert "layer by layer: 777 of 8192." in text
+
+
+def test_the_layers_and_the_model_are_named() -> None:
+    text = Walk(_page(passing())).text
+    assert "2 layers: 64 → 128 → 10" in text
+    assert "ef" * 32 in text
+    assert "none matched" not in text
+    assert "none matched" in Walk(_page(bare())).text
+
+
+def test_the_worst_images_have_pictures_and_captions() -> None:
+    text = Walk(_page(passing())).text
+    pair, single = passing().pictures
+    assert f"{pair.label} → {pair.changed_to} sample {pair.index} margin 24.51 radius 12.25" in text
+    assert f"{single.label} sample {single.index} margin 84.3 radius 42.15" in text
+    odd = replace(single, image=Raster(2, 1, 1, b"ab"))
+    assert "Worst images" not in Walk(_page(replace(passing(), pictures=(odd,)))).text
+
+
+def test_proved_tested_and_assumed_are_three_parts() -> None:
+    page = _page(passing())
+    places = [page.index(f'<section class="{name}">') for name in ("proved", "tested", "assumed")]
+    assert places == sorted(places)
+    assert page.count("</section>", places[0], places[2]) == 2
 
 
 def test_what_is_missing_is_said() -> None:

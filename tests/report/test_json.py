@@ -91,6 +91,7 @@ def test_a_report_that_would_not_be_read_is_not_written(tmp_path: Path) -> None:
         (b'{"samples": 1e999}', "1e999 is not a finite number"),
         (b"[" * 100_000, "is not JSON"),
         (b"9" * 10_000, "is not JSON"),
+        (b"9" * 400, "an integer of 400 digits is too large"),
         (b"[]", r"the report is \[\]; expected object"),
         (b"{}", "the report lacks accuracy, assumptions"),
     ],
