@@ -4,16 +4,18 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from importlib import resources
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import jsonschema
 import pytest
 from report.samples import HOSTILE, failing_alike, passing
 from report.test_html import Walk
 
 from linfdeploy.errors import InputError
 from linfdeploy.report import write_report
-from linfdeploy.report.compare import Comparison, compared, read_side
+from linfdeploy.report.compare import SCHEMA, Comparison, compared, read_side
 from linfdeploy.report.compare_page import change_text, figure_text, write_comparison
 from linfdeploy.report.model import Accuracy, AuditReport, Eps, SampleRow
 
@@ -213,6 +215,23 @@ def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
         read_side(tmp_path)
 
 
+def _conforms(path: Path) -> Any:
+    """Returns a compare.json that follows the published schema."""
+    data = json.loads(path.read_text("ascii"))
+    schema = json.loads(resources.files("linfdeploy.report").joinpath("compare.schema.json").read_text("utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(data, schema)
+    return data
+
+
+@pytest.mark.parametrize("b", [passing, failing_alike, lambda: passing(7), lambda: replace(passing(), data="x")])
+def test_follows_the_published_schema(
+    b: Callable[[], AuditReport], against: Callable[..., Comparison], tmp_path: Path
+) -> None:
+    write_comparison(against(passing(), b()), tmp_path / "c")
+    _conforms(tmp_path / "c" / "compare.json")
+
+
 HUGE = {
     "eps": {"text": "x", "fraction": "1", "pixels": "9" * 400, "levels": 2**63 - 1},
     "curve": {"eps_pixels": [1e308, 1.7e308, 3], "exact": [0, 1], "interval": [1], "joint": None, "delta": []},
@@ -233,7 +252,7 @@ def test_numbers_and_texts_that_no_report_of_ours_has(part: str, tmp_path: Path)
     assert "\x1b" not in page
     assert not re.search(r"[\" ,]-?(nan|inf)\b", page)
     Walk(page)
-    json.loads((tmp_path / "c" / "compare.json").read_text("ascii"))
+    _conforms(tmp_path / "c" / "compare.json")
 
 
 def test_the_page_shows_both_and_every_change(against: Callable[..., Comparison], tmp_path: Path) -> None:
@@ -258,10 +277,8 @@ def test_the_page_shows_both_and_every_change(against: Callable[..., Comparison]
 def test_the_json_holds_what_the_page_counts(against: Callable[..., Comparison], tmp_path: Path) -> None:
     found = against(passing(), failing_alike())
     write_comparison(found, tmp_path / "c")
-    data = json.loads((tmp_path / "c" / "compare.json").read_text("ascii"))
-    assert set(data) == {"schema", "a", "b", "obstacles", "facts", "figures", "curves", "samples"}
-    assert data["schema"] == "linfdeploy.compare/1"
-    assert set(data["a"]) == {"path", "sha256", "verdict", "samples", "levels"}
+    data = _conforms(tmp_path / "c" / "compare.json")
+    assert data["schema"] == SCHEMA
     assert found.samples is not None
     assert data["samples"]["lost"] == list(found.samples.lost)
     assert [item["change"] for item in data["figures"]] == [item.change for item in found.figures]
