@@ -111,7 +111,9 @@ def test_wheel_holds_linked_folders_as_folders(wheel: zipfile.ZipFile, part: str
     assert wheel.read(entry) == (ROOT / part / "__init__.py").read_bytes()
 
 
-@pytest.mark.parametrize("pattern", ["*.toml", "*.html", "*.json", "*.md", "py.typed", "*.pyi", "*.cu", "*.cuh"])
+@pytest.mark.parametrize(
+    "pattern", ["*.toml", "*.html", "*.css", "*.json", "*.md", "py.typed", "*.pyi", "*.cu", "*.cuh"]
+)
 def test_wheel_has_the_data(wheel: zipfile.ZipFile, pattern: str) -> None:
     shipped = {name for name in wheel.namelist() if name.startswith("linfdeploy/") and Path(name).match(pattern)}
     assert shipped == _sources(pattern)

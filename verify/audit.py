@@ -28,6 +28,7 @@ from linfdeploy.verify.golden import check_golden
 from linfdeploy.verify.identity import identity_violations, promised_precision
 from linfdeploy.verify.lipschitz import LipschitzAudit
 from linfdeploy.verify.lipschitz_search import lipschitz_search
+from linfdeploy.verify.pictures import pictures_of
 from linfdeploy.verify.probes import PAIRED_PROBES, make_probes
 from linfdeploy.verify.summary import Findings, Subject, TestSet, report_of
 from linfdeploy.verify.threat import Threat
@@ -109,11 +110,13 @@ def run_audit(
     violations += [*conformance.violations, *falls.violations(), *lipschitz.violations()]
     progress("report")
     findings = Findings(conformance, certifier, flags, logits, falls.fallen, attack, lipschitz.result())
-    report = report_of(subject, data, options.threat, findings, violations)
-    return AuditResult(report, {**falls.evidence(), **lipschitz.evidence()}, _pictures(falls, levels))
+    report, fallen = report_of(subject, data, options.threat, findings, violations), falls.evidence()
+    pictures = pictures_of(engine, data.images, fallen["adversarial.npz"], report)
+    evidence = {**fallen, **lipschitz.evidence()}
+    return AuditResult(replace(report, pictures=pictures), evidence, _sheet(falls, levels))
 
 
-def _pictures(falls: Falls, levels: int) -> Mapping[str, npt.NDArray[np.uint8]]:
+def _sheet(falls: Falls, levels: int) -> Mapping[str, npt.NDArray[np.uint8]]:
     sheet = adversarial_sheet(*falls.shown(), levels)
     return {} if sheet is None else {"adversarial.png": sheet}
 

@@ -28,6 +28,7 @@ from linfdeploy.report.model import (
     Curve,
     EngineFacts,
     Eps,
+    LayerFacts,
     Lipschitz,
     SampleRow,
     Violation,
@@ -145,6 +146,8 @@ def _engine_facts(subject: Subject, conformance: ConformanceResult) -> EngineFac
         form=graph.options.form,
         variant=name_of(conformance.roundings),
         versions={"linfdeploy": __version__, **opened.engine.versions},
+        layers=tuple(LayerFacts(layer.weight.shape[1], layer.weight.shape[0]) for layer in graph.net.layers),
+        model_sha256=opened.manifest.model_sha256 if opened.manifest else None,
     )
 
 

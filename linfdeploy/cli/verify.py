@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from linfdeploy.cli.options import PATH
 
@@ -19,7 +20,7 @@ __all__ = ["command", "print_report", "spinner"]
 
 
 @click.command()
-@click.argument("engine", type=PATH)
+@click.argument("engine", type=PATH, required=False)
 @click.option("--reference", type=PATH, help="The checkpoint that was signed off.")
 @click.option(
     "--data",
@@ -48,22 +49,55 @@ __all__ = ["command", "print_report", "spinner"]
 @click.option(
     "--rebuild", is_flag=True, help="Build the engine again and compare, also where that takes minutes (TensorRT)."
 )
-@click.option("--report", type=PATH, default=Path("report"), show_default=True, help="The folder to write.")
+@click.option("--report", type=PATH, help="The folder to write.  [default: report; compare with --compare]")
+@click.option(
+    "--compare", type=PATH, nargs=2, help="Audits nothing: puts two reports side by side.", metavar="A B"
+)
 @click.pass_context
-def command(ctx: click.Context, /, **request: Any) -> None:
+def command(
+    ctx: click.Context,
+    /,
+    engine: Path | None,
+    report: Path | None,
+    compare: tuple[Path, Path] | None = None,
+    **request: Any,
+) -> None:
     """Audits ENGINE: does it still keep the certificate?
 
     ENGINE may be the folder of an edge bundle with an engine in it: the golden answers are compared as well.
 
     Exit code 0: the verdict is pass; 1: it is fail, and the report says why; 2: something could not be read.
+
+    With --compare A B, two folders of reports or two report.json, nothing is audited; 0: both could be read.
     """
+    if compare is not None:
+        from linfdeploy.cli.compare import compare_reports
+
+        refuse_other_options(ctx, engine)
+        compare_reports(*compare, report or Path("compare"))
+        return
+    if engine is None:
+        raise click.UsageError("no engine is named; expected linfdeploy verify ENGINE, or verify --compare A B")
     from linfdeploy.cli.steps import VerifyRequest, verify
 
     with spinner() as progress:
-        report, paths = verify(VerifyRequest(**request), progress)
-    print_report(report)
+        found, paths = verify(VerifyRequest(engine=engine, report=report or Path("report"), **request), progress)
+    print_report(found)
     click.echo(f"report: {paths.html}")
-    ctx.exit(0 if report.verdict == "pass" else 1)
+    ctx.exit(0 if found.verdict == "pass" else 1)
+
+
+def refuse_other_options(ctx: click.Context, engine: Path | None) -> None:
+    """Refuses what has no meaning for --compare.
+
+    Raises:
+        UsageError: An engine or another option than --report was given as well.
+    """
+    given = [name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE]
+    others = [f"--{name.replace('_', '-')}" for name in given if name not in {"engine", "report", "compare"}]
+    if engine is not None or others:
+        found = str(engine) if engine is not None else others[0]
+        raise click.UsageError(f"--compare takes two reports and --report; found {found} as well: leave it out")
 
 
 @contextmanager

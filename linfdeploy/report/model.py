@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report of an audit as plain data.
 
-`report.json` is exactly this, field by field, and the verdict; `rows` are `samples.csv`. Fractions are floats in
-[0, 1], of all samples unless said otherwise; `None` means that the figure does not apply, never zero.
+`report.json` is exactly this, field by field, with the verdict and what is `shown`; `rows` are `samples.csv`.
+Fractions are floats in [0, 1], of all samples unless said otherwise; `None` means that the figure does not apply,
+never zero.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ __all__ = [
     "Eps",
     "GoldenFacts",
     "LayerCoverage",
+    "LayerFacts",
     "Lipschitz",
+    "Picture",
     "Probe",
+    "Raster",
     "ReferenceFacts",
     "SampleRow",
     "SanityFlag",
@@ -34,6 +38,9 @@ __all__ = [
 ]
 
 SCHEMA = "linfdeploy.report/1"
+
+UNWRITTEN: Mapping[str, bool] = {"written": False}
+"""Metadata of a field that `report.json` leaves out."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,14 @@ class Eps:
 
 
 @dataclass(frozen=True)
+class LayerFacts:
+    """One layer: how many values it takes and how many it gives."""
+
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True)
 class EngineFacts:
     """What was audited.
 
@@ -64,8 +79,10 @@ class EngineFacts:
         sha256: Of the engine's file, lower-case hexadecimal.
         grid: Weights are multiples of `2**-grid` pixels; None without a grid.
         form: How the graph spells the layers.
-        variant: The rounding order that the engine was found to follow; None where every order agrees.
+        variant: The rounding order that the engine was found to follow; None where none matched.
         versions: Of the packages that ran it, by name.
+        layers: The net's layers, the first one first.
+        model_sha256: Of the ONNX file that the engine was built from, where its manifest says so.
     """
 
     path: str
@@ -76,6 +93,8 @@ class EngineFacts:
     form: str
     variant: str | None
     versions: Mapping[str, str]
+    layers: tuple[LayerFacts, ...] = ()
+    model_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -348,6 +367,44 @@ class SampleRow:
 
 
 @dataclass(frozen=True)
+class Raster:
+    """The pixels of an image of 8 bits: its sizes, and its values in the order (C, H, W)."""
+
+    channels: int
+    height: int
+    width: int
+    pixels: bytes
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A sample that the page shows.
+
+    Attributes:
+        index: In the data set.
+        label: The right class.
+        prediction: The engine's class.
+        margin: As in `SampleRow`; null in `report.json` where it is not finite.
+        radius: Certified by the certificate that covers most images, as in `SampleRow`; None without one.
+        fate: `broken`: certified, yet changed; `fell`: not certified and changed; `fragile`: right and
+            certified up to a small radius only.
+        changed_to: The engine's class for the adversarial image; None without one.
+        image: The sample; not in `report.json`.
+        adversarial: What the attack made of it; not in `report.json`.
+    """
+
+    index: int
+    label: int
+    prediction: int
+    margin: float
+    radius: str | None
+    fate: Literal["broken", "fell", "fragile"]
+    changed_to: int | None
+    image: Raster = field(repr=False, metadata=UNWRITTEN)
+    adversarial: Raster | None = field(default=None, repr=False, metadata=UNWRITTEN)
+
+
+@dataclass(frozen=True)
 class AuditReport:
     """Everything an audit found. The verdict is `pass` exactly when there are no violations.
 
@@ -371,6 +428,7 @@ class AuditReport:
         violations: Why the verdict is `fail`; empty for `pass`.
         rows: One for each sample.
         schema: Version of this layout.
+        pictures: The samples that the page shows.
     """
 
     created: str
@@ -389,9 +447,10 @@ class AuditReport:
     curve: Curve
     assumptions: Mapping[str, str]
     violations: tuple[Violation, ...]
-    rows: tuple[SampleRow, ...] = field(repr=False)
+    rows: tuple[SampleRow, ...] = field(repr=False, metadata=UNWRITTEN)
     classes: tuple[ClassResult, ...] = ()
     schema: str = SCHEMA
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def verdict(self) -> Literal["pass", "fail"]:

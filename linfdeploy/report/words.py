@@ -15,9 +15,12 @@ from linfdeploy.report.model import AuditReport, Certified
 __all__ = [
     "CERTIFICATES",
     "KINDS",
+    "LETTERS",
     "bracket",
     "claim",
     "decimal",
+    "enclosed",
+    "level",
     "percent",
     "plural",
     "sentence",
@@ -45,6 +48,9 @@ CERTIFICATES: Mapping[str, tuple[str, str]] = {
     ),
 }
 """Title and explanation of each certificate, by its field in `Certified`."""
+
+LETTERS: Mapping[str, str] = {"exact": "E", "interval": "I", "joint": "J", "delta": "D"}
+"""The letter of each certificate, by its field in `Certified`."""
 
 KINDS: Mapping[str, str] = {
     "engine file": "the file is not the one that was built: its hash is not the one in the manifest",
@@ -98,6 +104,17 @@ def decimal(rational: str) -> str:
     return text if Fraction(text) == value else str(value)
 
 
+def level(value: float | Fraction) -> str:
+    """Returns a number of levels, rounded down to two decimals.
+
+    >>> level(12.349), level(Fraction(51, 2)), level(-0.001), level(float("nan"))
+    ('12.34', '25.5', '-0.01', 'not a number')
+    """
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "infinite" if value > 0 else "negative infinite"
+    return f"{math.floor(Fraction(value) * 100) / 100:.2f}".rstrip("0").rstrip(".")
+
+
 def plural(count: int, noun: str) -> str:
     """Returns the count with its noun.
 
@@ -142,12 +159,19 @@ def sentence(report: AuditReport) -> str:
     )
 
 
-def bracket(report: AuditReport) -> str:
-    """Returns between which counts the truth lies; empty where proof and attack do not enclose it."""
+def enclosed(report: AuditReport) -> tuple[int, int] | None:
+    """Returns how many images are proved and how many withstood the attack; None where either is not known."""
     best = strongest(report.certified)
     if report.violations or report.attack is None or best is None:
+        return None
+    return round(best[1] * report.samples), round(report.attack.robust_accuracy * report.samples)
+
+
+def bracket(report: AuditReport) -> str:
+    """Returns between which counts the truth lies; empty where proof and attack do not enclose it."""
+    if (found := enclosed(report)) is None:
         return ""
-    low, high = (round(share * report.samples) for share in (best[1], report.attack.robust_accuracy))
+    low, high = found
     number = f"{low}" if low == high else f"between {low} and {high}"
     return (
         f"In truth, {number} of the {plural(report.samples, 'image')} cannot be turned wrong within this limit: "
