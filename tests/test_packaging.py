@@ -55,6 +55,7 @@ PUBLIC = {
     "linfdeploy.plugins_trt": ["PLUGIN_NAMESPACE", "PLUGIN_VERSION"],
     "linfdeploy.report": ["ReportPaths", "write_report"],
     "linfdeploy.training": [],
+    "linfdeploy.training.importers": [],
     "linfdeploy.verify": [],
 }
 

@@ -9,7 +9,6 @@ nothing of them.
 from __future__ import annotations
 
 import io
-import pickle
 import re
 import struct
 import warnings
@@ -24,7 +23,7 @@ import torch
 from linfdeploy.errors import CheckpointError, brief
 from linfdeploy.files import read_bytes, sha256_of
 from linfdeploy.nets.checkpoint import MAX_BYTES, check_sums
-from linfdeploy.training.importers.pickles import read_pickle
+from linfdeploy.training.importers.pickles import Inert, read_pickle
 from linfdeploy.training.importers.stored import CALLS, Storage, StoredTensor, storage_from, tensor_from
 
 __all__ = ["Source", "read_source"]
@@ -85,11 +84,10 @@ def _contents(raw: bytes) -> tuple[str, frozenset[str], Mapping[str, torch.Tenso
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"it is damaged ({reason}); expected {WHAT}") from None
-    try:
-        return "plain data", *_fields_and_state(_plain_contents(raw), None)
-    except pickle.UnpicklingError:
-        root, bytes_of = _zip_contents(raw)
-        return "with objects, which were not made", *_fields_and_state(root, bytes_of)
+    if (root := _plain_contents(raw)) is not None:
+        return "plain data", *_fields_and_state(root, None)
+    root, bytes_of = _zip_contents(raw)
+    return "more than plain data", *_fields_and_state(root, bytes_of)
 
 
 def _check_records(raw: bytes) -> None:
@@ -104,17 +102,15 @@ def _check_records(raw: bytes) -> None:
 
 
 def _plain_contents(raw: bytes) -> object:
+    """Returns what torch reads, or None where it refuses: then the stricter reader says why, or reads on."""
     try:
         # torch warns of what it finds strange in a file; ours to judge, in one line.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise
-    # torch.load raises almost anything on a damaged file.
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"it is damaged ({reason}); expected {WHAT}") from None
+    # torch.load raises almost anything on what it does not like.
+    except Exception:
+        return None
 
 
 def _zip_contents(raw: bytes) -> tuple[object, StorageBytes]:
@@ -207,8 +203,8 @@ def _fields_and_state(
 ) -> tuple[frozenset[str], Mapping[str, torch.Tensor]]:
     state = root.get("state_dict") if isinstance(root, dict) else None
     if not isinstance(root, dict) or not isinstance(state, dict):
-        found = f"the fields {brief(list(root))}" if isinstance(root, dict) else f"a {type(root).__name__}"
-        raise CheckpointError(f"it holds {found}; expected the field 'state_dict' of {WHAT}")
+        found = f"holds the fields {brief(list(root))}" if isinstance(root, dict) else f"is {_kind(root)}"
+        raise CheckpointError(f"it {found}; expected the field 'state_dict' of {WHAT}")
     if not 0 < len(state) <= MAX_TENSORS or not all(isinstance(name, str) for name in state):
         raise CheckpointError(
             f"its state_dict has {len(state)} entries; expected 1 to {MAX_TENSORS} named tensors"
@@ -222,7 +218,7 @@ def _tensor(name: str, value: Any, bytes_of: StorageBytes | None) -> torch.Tenso
     if bytes_of is not None and isinstance(value, StoredTensor) and isinstance(value.storage, Storage):
         value = tensor_from(shown, value, bytes_of(value.storage))
     if not isinstance(value, torch.Tensor):
-        raise CheckpointError(f"{shown} is {type(value).__name__}; expected a tensor")
+        raise CheckpointError(f"{shown} is {_kind(value)}; expected a tensor")
     plain = value.layout == torch.strided and value.device.type == "cpu" and value.is_contiguous()
     if not plain or value.dtype != torch.float32:
         raise CheckpointError(
@@ -231,6 +227,12 @@ def _tensor(name: str, value: Any, bytes_of: StorageBytes | None) -> torch.Tenso
     if not bool(torch.isfinite(value).all()):
         raise CheckpointError(f"{shown} holds infinite or NaN values; expected finite numbers")
     return value
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Inert):
+        return f"an object of {brief(value.name)}, which was not made"
+    return f"of type {type(value).__name__}"
 
 
 def _without_prefix(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:

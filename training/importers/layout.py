@@ -10,7 +10,7 @@ import torch
 
 from linfdeploy.errors import CheckpointError
 
-__all__ = ["Evidence", "Found", "Layer", "State", "check_names", "count", "layer", "names_of", "size"]
+__all__ = ["Evidence", "Found", "Layer", "State", "check_names", "count", "counted", "layer", "names_of", "size"]
 
 State = Mapping[str, torch.Tensor]
 
@@ -70,6 +70,11 @@ def count(state: State, prefix: str) -> int:
     while f"{prefix}{total}.weight" in state:
         total += 1
     return total
+
+
+def counted(number: int, thing: str) -> str:
+    """Returns a number of things in words."""
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def names_of(prefix: str, parts: Iterable[str], layers: int | None = None) -> set[str]:

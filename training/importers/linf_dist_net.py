@@ -6,7 +6,7 @@ Zhang et al., "Towards Certifying l_inf Robustness using Neural Networks with l_
 
 from __future__ import annotations
 
-from linfdeploy.training.importers.layout import Found, State, check_names, count, layer, names_of, size
+from linfdeploy.training.importers.layout import Found, State, check_names, count, counted, layer, names_of, size
 
 __all__ = ["REPOSITORY", "WIDTH", "recognise"]
 
@@ -34,10 +34,10 @@ def recognise(state: State) -> Found | None:
     dense = names_of("feature.fc.", ("weight", MEAN), depth)
     check_names(state, dense | (HEAD if head else LAST), f"{model} of {REPOSITORY}")
     if head:
-        return Found(REPOSITORY, model, f"{depth} l_inf-distance layers and {_head(state)}")
+        return Found(REPOSITORY, model, f"{counted(depth, 'l_inf-distance layer')} and {_head(state)}")
     hidden = [layer(state, f"feature.fc.{index}", MEAN, 4) for index in range(depth)]
     layers = (*hidden, layer(state, "feature.fc_last", None, 4))
-    return Found(REPOSITORY, model, f"{depth + 1} l_inf-distance layers", layers)
+    return Found(REPOSITORY, model, counted(depth + 1, "l_inf-distance layer"), layers)
 
 
 def _convolutional(state: State, head: bool) -> Found:
@@ -45,7 +45,7 @@ def _convolutional(state: State, head: bool) -> Found:
     dense = names_of("feature.conv.", ("weight", MEAN), depth) | names_of("feature.fc", ("weight", MEAN))
     check_names(state, dense | (HEAD if head else LAST), f"{model} of {REPOSITORY}")
     rest = f"a dense one and {_head(state)}" if head else "2 dense ones"
-    return Found(REPOSITORY, model, f"{depth} l_inf-distance convolutions, {rest}")
+    return Found(REPOSITORY, model, f"{counted(depth, 'l_inf-distance convolution')}, {rest}")
 
 
 def _head(state: State) -> str:

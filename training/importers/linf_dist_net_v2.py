@@ -8,7 +8,17 @@ Those of SortNet have the same names, so `sortnet` says which of the two a file 
 from __future__ import annotations
 
 from linfdeploy.errors import CheckpointError
-from linfdeploy.training.importers.layout import Evidence, Found, State, check_names, count, layer, names_of, size
+from linfdeploy.training.importers.layout import (
+    Evidence,
+    Found,
+    State,
+    check_names,
+    count,
+    counted,
+    layer,
+    names_of,
+    size,
+)
 from linfdeploy.training.importers.sortnet import REPOSITORY as SORTNET
 from linfdeploy.training.importers.sortnet import hybrid_of, sorts
 
@@ -38,10 +48,12 @@ def recognise(state: State, evidence: Evidence) -> Found | None:
     )
     check_names(state, names | scaled, f"MLPModel of {REPOSITORY} or SortMLPModel of {SORTNET}")
     if sorts(evidence):
-        return Found(SORTNET, "SortMLPModel", f"an l_inf-distance layer and {depth - 1} layers of sort neurons")
+        return Found(
+            SORTNET, "SortMLPModel", f"an l_inf-distance layer and {counted(depth - 1, 'sort-neuron layer')}"
+        )
     hidden = [layer(state, f"fc_dist.{index}", MEAN, 2) for index in range(depth - 1)]
     layers = (*hidden, layer(state, f"fc_dist.{depth - 1}", None, 2))
-    return Found(REPOSITORY, "MLPModel", f"{depth} l_inf-distance layers", layers, _scale(state))
+    return Found(REPOSITORY, "MLPModel", counted(depth, "l_inf-distance layer"), layers, _scale(state))
 
 
 def _hybrid(state: State, scaled: set[str], evidence: Evidence) -> Found:
@@ -52,7 +64,7 @@ def _hybrid(state: State, scaled: set[str], evidence: Evidence) -> Found:
     # The second paper's hybrid net has no scalar.
     if scaled or evidence.stated == SORTNET or (evidence.logged_model or "").startswith("Sort"):
         return hybrid_of(state, depth, head)
-    return Found(REPOSITORY, "HybridModel", f"{depth} l_inf-distance layers and {head}")
+    return Found(REPOSITORY, "HybridModel", f"{counted(depth, 'l_inf-distance layer')} and {head}")
 
 
 def _scale(state: State) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickletools
 import struct
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeAlias
@@ -76,15 +77,24 @@ def read_pickle(file: BinaryIO, calls: Calls, persistent: Callable[[object], obj
     """
     machine = _Machine(calls, persistent)
     try:
-        for step, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-            if step == MAX_STEPS:
-                raise CheckpointError(f"its pickle has more than {MAX_STEPS} instructions; expected a checkpoint")
-            if opcode.name == "STOP":
-                return machine.stack.pop()
-            machine.step(opcode.name, argument)
+        # Decoding old kinds of text can warn of how it is escaped.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _run(machine, file)
     except (ValueError, IndexError, KeyError, OverflowError, struct.error):
-        pass
-    raise CheckpointError("its pickle is cut off or damaged; expected what torch.save writes: copy it again")
+        raise CheckpointError(
+            "its pickle is cut off or damaged; expected what torch.save writes: copy it again"
+        ) from None
+
+
+def _run(machine: _Machine, file: BinaryIO) -> object:
+    for step, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        if step == MAX_STEPS:
+            raise CheckpointError(f"its pickle has more than {MAX_STEPS} instructions; expected a checkpoint")
+        if opcode.name == "STOP":
+            return machine.stack.pop()
+        machine.step(opcode.name, argument)
+    raise IndexError
 
 
 class _Machine:

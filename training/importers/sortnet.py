@@ -9,7 +9,7 @@ weights that are not in the file: taking one for the other would silently make a
 from __future__ import annotations
 
 from linfdeploy.errors import CheckpointError
-from linfdeploy.training.importers.layout import Evidence, Found, State, size
+from linfdeploy.training.importers.layout import Evidence, Found, State, counted, size
 
 __all__ = ["REPOSITORY", "hybrid_of", "sorts"]
 
@@ -48,8 +48,9 @@ def sorts(evidence: Evidence) -> bool:
 def hybrid_of(state: State, depth: int, head: str) -> Found:
     """Tells which hybrid net a state with the names of one is."""
     features, inputs = size(state[f"fc_dist.{depth - 1}.weight"], 0), size(state["fc_linear.0.weight"], 1)
+    sorting = counted(depth - 1, "sort-neuron layer")
     if inputs == PLACES * features:
-        parts = f"an l_inf-distance convolution, {depth - 1} layers of sort neurons at {PLACES} places and {head}"
+        parts = f"an l_inf-distance convolution, {sorting} at {PLACES} places and {head}"
         return Found(REPOSITORY, "SortHybridModel2", parts)
-    parts = f"an l_inf-distance layer, {depth - 1} layers of sort neurons and {head}"
+    parts = f"an l_inf-distance layer, {sorting} and {head}"
     return Found(REPOSITORY, "SortHybridModel", parts)

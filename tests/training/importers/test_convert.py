@@ -70,7 +70,7 @@ def test_the_first_papers_net_with_modules_in_its_optimizer(old: bool, prefix: s
     imported = bring(path, eps="8/255")
     assert_same_function(tmp_path / "ckpt.pt", NET, RGB)
     assert imported.words == "MLP of L_inf-dist-net, 3 l_inf-distance layers, input (3, 2, 2)"
-    layout = "before torch 1.6" if old else "with objects, which were not made"
+    layout = "before torch 1.6" if old else "more than plain data"
     assert load_checkpoint(tmp_path / "ckpt.pt").provenance == {
         "imported": {
             "file": "model.pth",
@@ -197,13 +197,13 @@ UNSUPPORTED = {
     ),
     "sort head": (
         {**V2_DENSE, **head_v2(5), **SCALAR},
-        "SortHybridModel of SortNet, an l_inf-distance layer, 2 layers of sort neurons and an MLP "
+        "SortHybridModel of SortNet, an l_inf-distance layer, 2 sort-neuron layers and an MLP "
         "head of 9 hidden "
         "units",
     ),
     "sort head 2x": (
         {**V2_DENSE, **head_v2(20), **SCALAR},
-        "SortHybridModel2 of SortNet, an l_inf-distance convolution, 2 layers of sort neurons at 4 "
+        "SortHybridModel2 of SortNet, an l_inf-distance convolution, 2 sort-neuron layers at 4 "
         "places and an MLP "
         "head of 9 hidden units",
     ),
@@ -232,7 +232,7 @@ def test_sort_neurons_are_known_by_the_log_or_the_option(by: str, head: bool, tm
     what = "SortHybridModel of SortNet, an l" if head else "SortMLPModel of SortNet, an l"
     text = refused(path, repository="SortNet" if by == "option" else None)
     assert text.startswith(f"it holds {what}_inf-distance layer")
-    assert "sort neurons" in text
+    assert "sort-neuron layers" in text
     assert "not supported yet" in text
 
 
