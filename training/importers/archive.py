@@ -226,7 +226,7 @@ def _tensor(name: str, value: Any, bytes_of: StorageBytes | None) -> torch.Tenso
         )
     if not bool(torch.isfinite(value).all()):
         raise CheckpointError(f"{shown} holds infinite or NaN values; expected finite numbers")
-    return value
+    return value.resolve_neg()
 
 
 def _kind(value: object) -> str:

@@ -443,3 +443,22 @@ def test_old_storages_of_another_size(path: Path) -> None:
     assert re.fullmatch(text, refused(path))
     path.write_bytes(raw[:-1])
     assert re.fullmatch(r"the storage '\d+' has 23 bytes but claims 6 elements, so 24 bytes; .*", refused(path))
+
+
+def test_an_old_storage_that_is_listed_twice(path: Path) -> None:
+    raw, start = old_file(path)
+    key = re.search(rb"X(.)\x00\x00\x00(\d+)", raw[start:], re.DOTALL)
+    assert key is not None
+    listed = key[0] + b"a" + key[0] + b"a"
+    path.write_bytes(raw[:start] + b"\x80\x02]" + listed + b"." + raw[-32:] * 2)
+    assert re.fullmatch(r"it lists the storage '\d+'; expected each one that its tensors use, once", refused(path))
+
+
+def test_bits_that_change_what_the_numbers_mean(path: Path) -> None:
+    """A negation that was put off is written as a flag beside the numbers; torch does it, the "
+    "stricter reader refuses."""
+    negated = torch._neg_view(torch.ones(2))
+    torch.save({"state_dict": {"a": negated}}, path)
+    assert_state(read_source(path), {"a": -torch.ones(2)})
+    papers.save_with_modules(path, {"a": negated})
+    assert refused(path) == "'a' is an object of 'a tensor with metadata', which was not made; expected a tensor"
