@@ -58,6 +58,9 @@ PUBLIC = {
     "linfdeploy.training": [],
     "linfdeploy.training.importers": [],
     "linfdeploy.verify": [],
+    "linfdeploy.verify.attacks": [
+        *("ATTACKS", "AttackPlan", "AttackResult", "Attempt", "Twin", "Victim", "run_attack"),
+    ],
 }
 
 

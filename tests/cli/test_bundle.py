@@ -237,7 +237,9 @@ def test_float_bundles(files: Any) -> None:
         assert made.out.startswith(f"wrote {folder}: tensorrt10, {precision}, form function; ")
         assert build(folder).code == 0
         assert verify(folder).code == 0
-        assert report_of(folder)["conformance"]["golden"]["images"] == 973
+        images = json.loads((folder / "bundle.json").read_text())["images"]
+        assert report_of(folder)["conformance"]["golden"] == {"images": images, "bit_identical": 1}
+        assert images >= 973
 
 
 # --- what is refused

@@ -27,6 +27,8 @@ SILENT = {
     "layer 0: one bias an ulp off",
 }
 """What no probe shows: harmless for this net, too rare, or hidden in images that nobody shows it."""
+RARE = {"wrong once in 100 runs"}
+"""Wrong in some run of the Lipschitz search, which sees it only if the pair breaks the bound."""
 NO_ROUNDING = {"weights in 22 bits", "activations in 22 bits", "distances cut, not rounded"}
 """Silent in exact mode, since nothing rounds there."""
 WITHIN_HALF_PRECISION = {
@@ -75,12 +77,14 @@ def test_whatever_changes_an_output_on_the_probes_fails_the_verdict_in_exact_mod
 
 def test_what_the_engine_never_showed_is_not_found(exact: list[Outcome], half: list[Outcome]) -> None:
     for found in (*exact, *half):
-        assert (found.first is None) == (found.steps == ()), found
+        assert found.first is not None or found.steps == (), found
+        # What shows on a probe is found; of a fault that comes once in many runs, only pairs may have seen one.
+        assert found.first is None or found.steps != () or found.name in RARE, found
 
 
 def test_the_silent_ones_are_these(exact: list[Outcome]) -> None:
     silent = {found.name for found in exact if found.verdict == "pass" and not found.group.startswith("bit")}
-    assert silent == SILENT | NO_ROUNDING
+    assert silent | RARE == SILENT | NO_ROUNDING
     bits = [found for found in exact if found.group == "bit of a weight that a logit of the data rests on"]
     assert len(bits) > 15
     assert all(found.verdict == "fail" for found in bits)
@@ -90,7 +94,7 @@ def test_in_fp16_what_changes_an_output_takes_the_interval_certificate_away(half
     for found in half:
         assert found.changed == 0 or NO_ORDER in found.steps, found
     silent = {found.name for found in half if not found.steps and not found.group.startswith("bit")}
-    assert silent == SILENT
+    assert silent | RARE == SILENT
     passed = {found.name for found in half if found.steps == (NO_ORDER,) and not found.group.startswith("bit")}
     assert passed == WITHIN_HALF_PRECISION
 
