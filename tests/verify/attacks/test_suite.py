@@ -17,19 +17,12 @@ from linfdeploy.engines.base import Images, Logits
 from linfdeploy.engines.reference import ReferenceEngine
 from linfdeploy.onnx.pixel_net import PixelNet, Precision
 from linfdeploy.verify.attacks import ATTACKS, AttackPlan, AttackResult, Attempt, Twin, Victim, run_attack
-from linfdeploy.verify.attacks.plan import Restart
 from linfdeploy.verify.attacks.suite import BLACK_BOX
 from linfdeploy.verify.threat import box_of
 
 EVERYTHING = AttackPlan(
     pgd=(5, 10),
-    restarts=(
-        Restart("papers", 6, 200),
-        Restart("other class", 6, 200),
-        Restart("uniform", 3, 100),
-        Restart("corner", 20, 1000),
-        Restart("best", 30, 300),
-    ),
+    restarts=ATTACKS["standard"].restarts,
     targets=3,
     target_steps=8,
     auto_steps=12,
