@@ -23,6 +23,7 @@ from linfdeploy.engines.base import Images
 from linfdeploy.kernels.torch.linf_dist import linf_dist
 from linfdeploy.kernels.torch.lp_dist import lp_dist
 from linfdeploy.onnx.pixel_net import PIXEL_MAX, PixelNet
+from linfdeploy.verify.draws import Draws
 
 __all__ = ["ATTACKS", "AttackPlan", "Attempt", "Twin", "run_attack"]
 
@@ -54,13 +55,13 @@ class Attempt:
     Attributes:
         name: Which run.
         images: (N, C, H, W) uint8, one for each attacked image, inside the threat's box.
-        robust_by_step: Share of all images that are right and that the twin still gave their label after each
-            step; empty for targeted runs.
+        kept: (N, steps) bool, whether the twin still gave an image its label after each step; None for targeted
+            runs.
     """
 
     name: str
     images: Images
-    robust_by_step: tuple[float, ...] = ()
+    kept: npt.NDArray[np.bool_] | None = None
 
 
 class Twin:
@@ -80,34 +81,27 @@ class Twin:
 
 
 def run_attack(
-    net: PixelNet,
-    images: Images,
-    labels: npt.NDArray[np.int64],
-    right: npt.NDArray[np.bool_],
-    levels: int,
-    plan: AttackPlan,
-    seed: int,
+    net: PixelNet, images: Images, labels: npt.NDArray[np.int64], levels: int, plan: AttackPlan, draws: Draws
 ) -> Iterator[Attempt]:
-    """Yields adversarial candidates, one attempt at a time.
+    """Yields adversarial candidates, one attempt at a time; those of an image depend on no other image.
 
     Args:
         net: The deployed net.
         images: (N, C, H, W) uint8.
         labels: (N,) the labels to get away from.
-        right: (N,) whether they are the true ones; all are attacked, only these count as robust.
         levels: The threat, in pixels.
         plan: How hard to attack.
-        seed: Of the random starts.
+        draws: Of the N samples.
     """
-    twin, generator = Twin(net), torch.Generator().manual_seed(seed)
+    twin = Twin(net)
     centre = torch.from_numpy(images.reshape(len(images), -1).astype(np.float32))
     truth = torch.from_numpy(labels)
-    search = _Search(twin, centre, levels, generator)
-    adversarial, robust = search.untargeted(truth, torch.from_numpy(right), plan.steps)
-    yield Attempt(f"PGD-{plan.steps}", _to_images(adversarial, images), robust)
+    search = _Search(twin, centre, levels, draws)
+    adversarial, kept = search.untargeted(truth, plan.steps)
+    yield Attempt(f"PGD-{plan.steps}", _to_images(adversarial, images), kept.numpy())
     others = _strongest_others(twin.logits(centre), truth)[:, : plan.targets]
     for rank in range(others.shape[1]):
-        adversarial = search.targeted(truth, others[:, rank], plan.target_steps)
+        adversarial = search.targeted(truth, others[:, rank], plan.target_steps, f"targeted start {rank}")
         yield Attempt(f"targeted PGD-{plan.target_steps}, class rank {rank + 2}", _to_images(adversarial, images))
 
 
@@ -118,13 +112,11 @@ class _Search:
     twin: Twin
     centre: torch.Tensor
     levels: int
-    generator: torch.Generator
+    draws: Draws
 
-    def untargeted(
-        self, labels: torch.Tensor, right: torch.Tensor, steps: int
-    ) -> tuple[torch.Tensor, tuple[float, ...]]:
-        """Runs the papers' PGD; returns the last points and the share of robust images after each step."""
-        x, robust = self._start(), []
+    def untargeted(self, labels: torch.Tensor, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Runs the papers' PGD; returns the last points and (N, steps) whether labels stand after each step."""
+        x, kept = self._start("start"), []
 
         def loss(logits: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
             # In units of eps: pixels would saturate the softmax.
@@ -132,13 +124,12 @@ class _Search:
 
         for _ in range(steps):
             x = self._step(x, self.levels / 4, math.inf, loss)
-            stands = (self.twin.logits(x.round()).argmax(1) == labels) & right
-            robust.append(float(stands.float().mean()))
-        return x, tuple(robust)
+            kept.append(self.twin.logits(x.round()).argmax(1) == labels)
+        return x, torch.stack(kept, 1)
 
-    def targeted(self, labels: torch.Tensor, targets: torch.Tensor, steps: int) -> torch.Tensor:
+    def targeted(self, labels: torch.Tensor, targets: torch.Tensor, steps: int, start: str) -> torch.Tensor:
         """Raises the target's logit above the label's, on the relaxation with p rising and steps shrinking."""
-        x = self._start()
+        x = self._start(start)
         rows = torch.arange(len(labels))
 
         def loss(logits: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
@@ -150,8 +141,9 @@ class _Search:
             x = self._step(x, self.levels / 2 * (1 - progress) + 1, p, loss)
         return x
 
-    def _start(self) -> torch.Tensor:
-        noise = torch.randn(self.centre.shape, generator=self.generator) * (self.levels / 4)
+    def _start(self, purpose: str) -> torch.Tensor:
+        normals = torch.from_numpy(self.draws.normals(purpose, self.centre.shape[1]))
+        noise = normals.to(torch.float32) * (self.levels / 4)
         return (self.centre + noise.clamp(-self.levels / 2, self.levels / 2)).clamp(0, PIXEL_MAX)
 
     def _step(self, x: torch.Tensor, size: float, p: float, loss: Loss) -> torch.Tensor:

@@ -3,33 +3,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
-from linfdeploy.engines.base import Logits
 from linfdeploy.engines.build import OpenedEngine
 from linfdeploy.engines.bundle.read import Bundle
 from linfdeploy.errors import ExportError, MissingExtraError
 from linfdeploy.onnx.pixel_net import Precision
 from linfdeploy.onnx.read import read_graph
-from linfdeploy.report.model import Attack, AuditReport, Violation
-from linfdeploy.verify.certificates import Certifier, Flags
-from linfdeploy.verify.conformance import PAIRED_PROBES, ConformanceResult, check_conformance, make_probes
+from linfdeploy.report.model import AuditReport, GoldenFacts, Violation
+from linfdeploy.verify.certificates import Certificates, Certifier
+from linfdeploy.verify.conformance import ConformanceResult, Family, check_conformance, make_probes
+from linfdeploy.verify.contest import Contest, attack_facts
 from linfdeploy.verify.differences import weight_differences
-from linfdeploy.verify.falls import Falls
 from linfdeploy.verify.golden import check_golden
 from linfdeploy.verify.identity import identity_violations, promised_precision
-from linfdeploy.verify.lipschitz import LipschitzAudit
-from linfdeploy.verify.summary import Findings, Subject, TestSet, report_of
+from linfdeploy.verify.kept import Arrays
+from linfdeploy.verify.question import question_of
+from linfdeploy.verify.shards import DiscardedError, Rows, Shards, Step
+from linfdeploy.verify.summary import Before, Findings, Subject, TestSet, report_of
 from linfdeploy.verify.threat import Threat
 
 if TYPE_CHECKING:
-    from linfdeploy.verify.attacks import AttackPlan, Attempt
+    from linfdeploy.verify.attacks import AttackPlan
 
 __all__ = ["AttackName", "AuditOptions", "AuditResult", "run_audit"]
 
@@ -59,57 +60,121 @@ class AuditResult:
     evidence: Mapping[str, Mapping[str, npt.NDArray[Any]]]
 
 
-def run_audit(
-    subject: Subject, data: TestSet, options: AuditOptions, progress: Callable[[str], None] = lambda _: None
-) -> AuditResult:
+def run_audit(subject: Subject, data: TestSet, options: AuditOptions, shards: Shards | None = None) -> AuditResult:
     """Audits an engine.
 
     Args:
         subject: The engine, and the checkpoint it is held against.
         data: On which images.
         options: Against what.
-        progress: Told the name of each step as it begins.
+        shards: Shares out the samples, keeps what is finished and tells how far it is; every rank gets the result.
 
     Raises:
         DatasetError: The images or labels do not fit the engine.
         MissingExtraError: An attack was asked for and torch is not installed.
         EngineError: The engine fails on a batch.
+        PeerError: Another process failed or is gone.
     """
     data.check_fits(subject.opened.engine.input_shape, subject.opened.engine.classes)
     if options.attack != "none" and find_spec("torch") is None:
         raise MissingExtraError("an attack", "train")
-    engine, net, levels = subject.opened.engine, subject.opened.graph.net, options.threat.levels
-    progress("identity")
-    violations = list(_identity(subject, options.precision))
-    progress("conformance")
-    probes = make_probes(data.images, levels, options.seed)
-    conformance = _against_golden(subject, check_conformance(engine, net, probes))
-    progress("certificates")
-    logits = conformance.logits["data"]
-    certifier = Certifier(net, conformance.rounding, data.images, logits)
-    falls = Falls(engine, data.images, certifier, flags := certifier.at(levels), levels)
-    lipschitz = LipschitzAudit(0.0 if net.precision == "exact" else float(2 * certifier.delta))
-    for name in PAIRED_PROBES:
-        lipschitz.add(data.images, logits, probes[name], conformance.logits[name])
-    attack = _attack(subject, data, options, _Contest(falls, lipschitz, logits, certifier.labels, progress))
-    violations += [*conformance.violations, *falls.violations(), *lipschitz.violations()]
-    progress("report")
-    findings = Findings(conformance, certifier, flags, logits, falls.fallen, attack, lipschitz.result())
-    return AuditResult(report_of(subject, data, options.threat, findings, violations), falls.evidence())
+    shards = shards or Shards()
+    audit = _Audit(subject, data, options, shards)
+    shards.begin(question_of(subject, data, options.threat, _others(options)))
+    try:
+        return audit.result()
+    except DiscardedError:
+        shards.discard()
+        return audit.result()
 
 
-def _against_golden(subject: Subject, found: ConformanceResult) -> ConformanceResult:
-    """Adds what the golden images of the subject's bundle show, if it has one."""
+def _others(options: AuditOptions) -> dict[str, str]:
+    plan = _plan(options.attack)
+    versions = f", torch {version('torch')}" if plan else ""
+    return {"attack": f"{plan}{versions}", "seed": str(options.seed), "precision": str(options.precision)}
+
+
+def _plan(attack: AttackName) -> AttackPlan | None:
+    if attack == "none":
+        return None
+    from linfdeploy.verify.attacks import ATTACKS
+
+    return ATTACKS[attack]
+
+
+@dataclass(frozen=True)
+class _Audit:
+    subject: Subject
+    data: TestSet
+    options: AuditOptions
+    shards: Shards
+
+    def result(self) -> AuditResult:
+        """Runs the steps, one after the other."""
+        subject, data, levels = self.subject, self.data, self.options.threat.levels
+        violations = self.shards.from_first(lambda: list(_identity(subject, self.options.precision)))
+        probes = make_probes(data.images, levels, self.options.seed)
+        conformance = self._conformance(probes)
+        certificates, before = self._certificates(conformance), self._before()
+        contest = self._contest(probes, conformance)
+        arrays = self.shards.map(contest.step, len(data.images))
+        fallen, lipschitz = contest.judged(arrays)
+        attack = None
+        if contest.plan is not None:
+            right = certificates.labels == data.labels
+            reference_right = None if before is None else before.right
+            attack = attack_facts(self.options.attack, contest.plan, arrays, right, reference_right)
+        violations += [*conformance.violations, *fallen.violations(certificates.flags), *lipschitz.violations()]
+        logits = conformance.logits["data"]
+        findings = Findings(conformance, certificates, logits, before, fallen.fallen, attack, lipschitz.result())
+        report = report_of(subject, data, self.options.threat, findings, violations)
+        return AuditResult(report, fallen.evidence(data.images, certificates.flags))
+
+    def _conformance(self, probes: Mapping[str, Family]) -> ConformanceResult:
+        opened = self.subject.opened
+        found = check_conformance(opened.engine, opened.graph.net, probes, self.shards)
+        golden, violations = self.shards.from_first(lambda: _golden(self.subject))
+        conformance = replace(found.conformance, golden=golden)
+        return replace(found, conformance=conformance, violations=(*found.violations, *violations))
+
+    def _certificates(self, conformance: ConformanceResult) -> Certificates:
+        net, levels, images = self.subject.opened.graph.net, self.options.threat.levels, self.data.images
+        logits = conformance.logits["data"]
+
+        def find(rows: Rows) -> Arrays:
+            return Certifier(net, conformance.rounding, images[rows], logits[rows]).stages(levels)
+
+        stages = self.shards.map(Step("certificates", find), len(images))
+        return Certificates.joined(net, logits, levels, stages)
+
+    def _before(self) -> Before | None:
+        reference, images, levels = self.subject.reference, self.data.images, self.options.threat.levels
+        if reference is None:
+            return None
+
+        def find(rows: Rows) -> Arrays:
+            margin, interval = reference.certified(images[rows], levels)
+            return {"labels": reference.predictions(images[rows]), "margin": margin, "interval": interval}
+
+        found = self.shards.map(Step("reference", find), len(images))
+        return Before(found["labels"] == self.data.labels, found["margin"], found["interval"])
+
+    def _contest(self, probes: Mapping[str, Family], conformance: ConformanceResult) -> Contest:
+        options = self.options
+        plan = _plan(options.attack)
+        name = "pairs" if plan is None else "attacks"
+        levels = options.threat.levels
+        return Contest(self.subject, self.data, probes, conformance, levels, plan, options.seed, name)
+
+
+def _golden(subject: Subject) -> tuple[GoldenFacts | None, tuple[Violation, ...]]:
+    """Returns what the golden images of the subject's bundle show, if it has one."""
     if subject.bundle is None:
-        return found
+        return None, ()
     opened = subject.opened
     golden, required = subject.bundle.golden, subject.bundle.record.golden_bits == "required"
     facts, violations = check_golden(opened.engine, opened.graph.net, golden, required=required)
-    return replace(
-        found,
-        conformance=replace(found.conformance, golden=facts),
-        violations=(*found.violations, *_origin(opened, subject.bundle), *violations),
-    )
+    return facts, (*_origin(opened, subject.bundle), *violations)
 
 
 def _origin(opened: OpenedEngine, bundle: Bundle) -> Iterator[Violation]:
@@ -140,60 +205,3 @@ def _identity(subject: Subject, asked: Precision | None) -> Iterator[Violation]:
         yield Violation("reference", f"the checkpoint does not export to {promised}: {error}")
         return
     yield from identity_violations(graph, manifest, expected, asked)
-
-
-@dataclass(frozen=True)
-class _Contest:
-    """What an attack works on and where its finds go."""
-
-    falls: Falls
-    lipschitz: LipschitzAudit
-    logits: Logits
-    labels: npt.NDArray[np.int64]
-    progress: Callable[[str], None]
-
-
-def _attack(subject: Subject, data: TestSet, options: AuditOptions, contest: _Contest) -> Attack | None:
-    """Runs the attack that was asked for, every image of it on the engine."""
-    if options.attack == "none":
-        return None
-    from linfdeploy.verify.attacks import ATTACKS, run_attack
-
-    plan = ATTACKS[options.attack]
-    reference = _ReferenceContest(subject, data)
-    robust_by_step: tuple[float, ...] = ()
-    net, right = subject.opened.graph.net, contest.labels == data.labels
-    attack = run_attack(net, data.images, contest.labels, right, options.threat.levels, plan, options.seed)
-    for attempt in attack:
-        contest.progress(f"attack: {attempt.name}")
-        logits = contest.falls.add(attempt)
-        contest.lipschitz.add(data.images, contest.logits, attempt.images, logits)
-        reference.add(attempt)
-        robust_by_step = attempt.robust_by_step or robust_by_step
-    standing = right & ~contest.falls.fallen
-    return _attack_facts(options.attack, plan, float(standing.mean()), reference.robust_accuracy(), robust_by_step)
-
-
-def _attack_facts(
-    name: str, plan: AttackPlan, robust: float, reference: float | None, by_step: tuple[float, ...]
-) -> Attack:
-    runs = f"PGD-{plan.steps}, {plan.targets} targeted PGD-{plan.target_steps} on the annealed relaxation"
-    return Attack(f"{name}: {runs}", plan.steps, 1 + plan.targets, robust, reference, by_step)
-
-
-class _ReferenceContest:
-    """The same attacks on the checkpoint before deployment."""
-
-    def __init__(self, subject: Subject, data: TestSet) -> None:
-        self._reference = subject.reference
-        self._labels = data.labels
-        self._standing: Flags | None = None
-        if self._reference is not None:
-            self._standing = self._reference.predictions(data.images) == data.labels
-
-    def add(self, attempt: Attempt) -> None:
-        if self._reference is not None and self._standing is not None:
-            self._standing &= self._reference.predictions(attempt.images) == self._labels
-
-    def robust_accuracy(self) -> float | None:
-        return None if self._standing is None else float(self._standing.mean())

@@ -11,47 +11,100 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from linfdeploy.engines.base import Images, Logits
 from linfdeploy.report.model import Lipschitz, Violation
+from linfdeploy.verify.draws import mixed
+from linfdeploy.verify.kept import Arrays
 
-__all__ = ["LipschitzAudit"]
+__all__ = ["KEPT_RATIOS", "LipschitzAudit"]
 
 KEPT_RATIOS = 4096
+LAYOUT = {"pairs": "i8", "max_excess": "f8", "max_ratio": "f8", "keys": "u8", "ratios": "f8"}
 
 
 @dataclass
 class LipschitzAudit:
-    """Collects pairs and the largest excess.
+    """Collects pairs and the largest excess; the order in which pairs come makes no difference.
 
     Attributes:
         allowed: The largest excess that rounding explains, in pixels; 0 for an exact net.
+        kept: How many ratios are kept for the histogram: those whose hash, of sample and ratio, is least.
     """
 
     allowed: float
+    kept: int = KEPT_RATIOS
     _pairs: int = 0
     _max_excess: float = 0.0
     _max_ratio: float = 0.0
-    _ratios: list[float] = field(default_factory=list)
+    _keys: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    _ratios: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
-    def add(self, images: Images, logits: Logits, others: Images, other_logits: Logits) -> None:
-        """Compares images (N, C, H, W) with others, row by row; equal pairs are left out."""
+    def add(
+        self,
+        images: Images,
+        logits: Logits,
+        others: Images,
+        other_logits: Logits,
+        samples: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        """Compares images (N, C, H, W) with others, row by row; equal pairs are left out.
+
+        Args:
+            images: (N, C, H, W) uint8.
+            logits: (N, K) float32.
+            others: Compared with them, likewise.
+            other_logits: Likewise.
+            samples: (N,) int64, whose pairs they are; 0, 1, ... if None.
+        """
         moved = np.abs(images.astype(np.int16) - others.astype(np.int16)).reshape(len(images), -1).max(1)
         # Differences of float32 are exact in float64 at these magnitudes.
         with np.errstate(invalid="ignore"):
             change = np.abs(logits.astype(np.float64) - other_logits.astype(np.float64)).max(1)
         apart = moved > 0
+        ratios = change[apart] / moved[apart]
+        rows = (np.arange(len(images)) if samples is None else samples)[apart].astype(np.uint64)
         self._pairs += int(apart.sum())
-        if apart.any():
-            # numpy's maximum keeps NaN, which Python's may drop.
-            self._max_excess = float(np.maximum(self._max_excess, (change - moved)[apart].max()))
-            ratios = change[apart] / moved[apart]
-            self._max_ratio = float(np.maximum(self._max_ratio, ratios.max()))
-            self._ratios += ratios.tolist()[: KEPT_RATIOS - len(self._ratios)]
+        # numpy's maximum keeps NaN, which Python's may drop.
+        self._max_excess = float(np.maximum(self._max_excess, (change - moved)[apart].max(initial=0.0)))
+        self._max_ratio = float(np.maximum(self._max_ratio, ratios.max(initial=0.0)))
+        self._keep(mixed(mixed(ratios.view(np.uint64)) + rows), ratios)
+
+    def _keep(self, keys: npt.NDArray[np.uint64], ratios: npt.NDArray[np.float64]) -> None:
+        # Equal keys have equal ratios, so which of them stays is no question.
+        keys, ratios = np.concatenate([self._keys, keys]), np.concatenate([self._ratios, ratios])
+        first = keys.argsort(kind="stable")[: self.kept]
+        self._keys, self._ratios = keys[first], ratios[first]
+
+    def arrays(self) -> Arrays:
+        """Returns what was collected."""
+        return {
+            "pairs": np.array([self._pairs]),
+            "max_excess": np.array([self._max_excess]),
+            "max_ratio": np.array([self._max_ratio]),
+            "keys": self._keys,
+            "ratios": self._ratios,
+        }
+
+    @staticmethod
+    def fits(arrays: Arrays) -> bool:
+        """Whether arrays could be what one audit collected."""
+        if any(name not in arrays or arrays[name].dtype != dtype for name, dtype in LAYOUT.items()):
+            return False
+        one = all(arrays[name].shape == (1,) for name in ("pairs", "max_excess", "max_ratio"))
+        return one and arrays["ratios"].ndim == 1 and arrays["ratios"].shape == arrays["keys"].shape
+
+    def merge(self, arrays: Arrays) -> None:
+        """Adds what other audits collected, each array joined along its first axis."""
+        self._pairs += int(arrays["pairs"].sum())
+        self._max_excess = float(np.maximum(self._max_excess, arrays["max_excess"].max()))
+        self._max_ratio = float(np.maximum(self._max_ratio, arrays["max_ratio"].max()))
+        self._keep(arrays["keys"], arrays["ratios"])
 
     def result(self) -> Lipschitz:
         """Returns the figures for the report."""
-        return Lipschitz(self._pairs, self._max_excess, self._max_ratio, tuple(self._ratios))
+        return Lipschitz(self._pairs, self._max_excess, self._max_ratio, tuple(self._ratios.tolist()))
 
     def violations(self) -> Iterable[Violation]:
         """Yields a violation when rounding does not explain the excess."""

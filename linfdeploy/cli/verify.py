@@ -3,19 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from linfdeploy.cli.options import PATH
+from linfdeploy.cli.progress import Notes, progress_bar
+from linfdeploy.cli.voice import one_voice
 
 if TYPE_CHECKING:
     from linfdeploy.report.model import AuditReport
 
-__all__ = ["command", "print_report", "spinner"]
+__all__ = ["command", "print_report"]
+
+# Chunks take as long as the attack is hard; a process that ends is noticed at once.
+PATIENCE = timedelta(days=1)
 
 
 @click.command()
@@ -52,24 +57,32 @@ def command(ctx: click.Context, /, **request: Any) -> None:
 
     ENGINE may be the folder of an edge bundle with an engine in it: the golden answers are compared as well.
 
+    An interrupted audit leaves what it has finished in the report's folder; the same command goes on from there.
+    Several processes share the samples when torchrun starts them:
+    torchrun --nproc-per-node 2 -m linfdeploy verify ENGINE
+
     Exit code 0: the verdict is pass; 1: it is fail, and the report says why; 2: something could not be read.
     """
     from linfdeploy.cli.steps import VerifyRequest, verify
+    from linfdeploy.ranks import joined
+    from linfdeploy.verify.kept import FOLDER
 
-    with spinner() as progress:
-        report, paths = verify(VerifyRequest(**request), progress)
-    print_report(report)
-    click.echo(f"report: {paths.html}")
-    ctx.exit(0 if report.verdict == "pass" else 1)
-
-
-@contextmanager
-def spinner() -> Iterator[Callable[[str], None]]:
-    """Shows the present step on a terminal, and nothing elsewhere."""
-    from rich.console import Console
-
-    with Console(stderr=True).status("reading") as status:
-        yield status.update
+    with (
+        joined("an audit in several processes", cuda=False, patience=PATIENCE) as ranks,
+        one_voice(ranks),
+        progress_bar() if ranks.is_first else nullcontext(Notes(silent=True)) as progress,
+    ):
+        try:
+            report, paths = verify(VerifyRequest(**request), progress, ranks)
+        except KeyboardInterrupt:
+            if (kept := request["report"] / FOLDER).exists():
+                progress.note(f"{kept} keeps what is finished: the same command goes on from there")
+            raise
+    if ranks.is_first:
+        print_report(report)
+        click.echo(f"report: {paths.html}")
+    # torchrun stops all processes when one ends with another code: the first, which prints, has the last word.
+    ctx.exit(1 if report.verdict == "fail" and ranks.is_first else 0)
 
 
 def print_report(report: AuditReport) -> None:

@@ -12,6 +12,7 @@ from pixel_nets import random_images, random_net
 from linfdeploy.engines.reference import ReferenceEngine
 from linfdeploy.onnx.pixel_net import Precision
 from linfdeploy.verify.attacks import ATTACKS, AttackPlan, Attempt, Twin, run_attack
+from linfdeploy.verify.draws import Draws
 from linfdeploy.verify.threat import box_of
 
 PLAN = AttackPlan(10, 2, 15)
@@ -21,7 +22,7 @@ def attempts(precision: Precision, levels: int, seed: int = 0, classes: int = 5)
     net = random_net((12, 9, classes), precision, 1)
     images = random_images(net, 40, 1)
     labels = ReferenceEngine(net).run(images).argmax(1)
-    return list(run_attack(net, images, labels, labels != labels[0], levels, PLAN, seed))
+    return list(run_attack(net, images, labels, levels, PLAN, Draws(seed, np.arange(40))))
 
 
 @pytest.mark.parametrize("precision", ["exact", "fp32", "fp16"])
@@ -62,19 +63,31 @@ def test_the_same_seed_gives_the_same_images_and_another_seed_others() -> None:
     first, again, other = attempts("exact", 8), attempts("exact", 8), attempts("exact", 8, seed=1)
     for a, b in zip(first, again, strict=True):
         assert np.array_equal(a.images, b.images)
-        assert a.robust_by_step == b.robust_by_step
+        assert (a.kept is None) == (b.kept is None)
+        assert np.array_equal(a.kept, b.kept) or a.kept is None
     assert any(not np.array_equal(a.images, b.images) for a, b in zip(first, other, strict=True))
 
 
-def test_only_the_untargeted_attack_has_a_curve_and_it_is_a_share() -> None:
+def test_only_the_untargeted_attack_has_a_curve_and_its_end_is_the_last_image() -> None:
     found = attempts("exact", 1)
     net = random_net((12, 9, 5), "exact", 1)
     labels = ReferenceEngine(net).run(random_images(net, 40, 1)).argmax(1)
-    right = labels != labels[0]
-    assert len(found[0].robust_by_step) == PLAN.steps
-    # Images whose label is wrong to begin with are attacked, but are never counted as robust.
-    assert all(0 < share <= right.mean() < 1 for share in found[0].robust_by_step)
-    assert all(attempt.robust_by_step == () for attempt in found[1:])
+    assert found[0].kept is not None
+    assert found[0].kept.shape == (40, PLAN.steps)
+    assert np.array_equal(found[0].kept[:, -1], ReferenceEngine(net).run(found[0].images).argmax(1) == labels)
+    assert all(attempt.kept is None for attempt in found[1:])
+
+
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(7, 30), np.array([3, 39, 11])])
+def test_what_happens_to_an_image_depends_on_no_other(rows: slice) -> None:
+    net = random_net((12, 9, 5), "fp32", 1)
+    images = random_images(net, 40, 1)
+    labels = ReferenceEngine(net).run(images).argmax(1)
+    draws = Draws(0, np.arange(40))
+    some = run_attack(net, images[rows], labels[rows], 8, PLAN, draws.of(rows))
+    for part, whole in zip(some, attempts("fp32", 8), strict=True):
+        assert np.array_equal(part.images, whole.images[rows])
+        assert part.kept is None or whole.kept is None or np.array_equal(part.kept, whole.kept[rows])
 
 
 def test_two_classes_leave_one_target() -> None:
@@ -86,7 +99,7 @@ def test_the_whole_pixel_range_leaves_nothing_standing() -> None:
     images = random_images(net, 40, 1)
     labels = ReferenceEngine(net).run(images).argmax(1)
     fallen = np.zeros(40, bool)
-    for attempt in run_attack(net, images, labels, labels >= 0, 255, ATTACKS["standard"], 0):
+    for attempt in run_attack(net, images, labels, 255, ATTACKS["standard"], Draws(0, np.arange(40))):
         fallen |= ReferenceEngine(net).run(attempt.images).argmax(1) != labels
     assert fallen.mean() > 0.8
 
@@ -100,6 +113,6 @@ def test_the_targeted_attack_finds_planted_counterexamples() -> None:
         image = cases.images[index].reshape(1, 1, 1, 12)
         label = ReferenceEngine(net).run(image).argmax(1)
         plan = AttackPlan(1, 2, 40)
-        _, *targeted = run_attack(net, image, label, label >= 0, levels, plan, index)
+        _, *targeted = run_attack(net, image, label, levels, plan, Draws(0, np.array([index])))
         found += any(ReferenceEngine(net).run(attempt.images).argmax(1) != label for attempt in targeted)
     assert found >= 45
