@@ -120,7 +120,7 @@ class Ranks:
         found = self.together(lambda: [action()] if self.is_first else [])
         import torch.distributed as dist
 
-        values = found or [None]
+        values: list[Result | None] = [*found] or [None]
         with _peers_needed():
             dist.broadcast_object_list(values, 0)
         return cast("Result", values[0])

@@ -131,7 +131,7 @@ def check_conformance(
     some = np.concatenate([images[:: -(-len(images) // MATCHING_IMAGES)] for images in probes.values()])
     (rounding,) = shards.from_first(lambda: [_matching_rounding(engine, net, some)])
     evaluator = ReferenceEngine(net, rounding or Rounding())
-    shards.together(lambda: [_check_evaluator(evaluator, probes)])
+    shards.together(lambda: _check_evaluator(evaluator, probes))
     answers = _answers(engine, evaluator, probes, shards)
     comparison = _Comparison(net)
     for name, images in probes.items():

@@ -48,8 +48,7 @@ class Draws:
 
     def uniforms(self, purpose: str, count: int) -> npt.NDArray[np.float64]:
         """Returns numbers in [0, 1), (M, count) float64, multiples of 2^-53."""
-        uniforms: npt.NDArray[np.float64] = (self.bits(purpose, count) >> np.uint64(11)) * 2.0**-53
-        return uniforms
+        return (self.bits(purpose, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     def integers(self, purpose: str, low: int, high: int, count: int) -> npt.NDArray[np.int64]:
         """Returns whole numbers in [low, high), (M, count) int64, for at most 2^32 values."""

@@ -106,7 +106,8 @@ class Kept:
         if not (self.folder / QUESTION).exists():
             write_bytes(self.folder / QUESTION, self._question.encode())
         buffer = io.BytesIO()
-        np.savez(buffer, **{KEY: np.array(key), **arrays})
+        named: dict[str, Any] = {KEY: np.array(key), **arrays}
+        np.savez(buffer, **named)
         write_bytes(self.path(step, number), buffer.getvalue())
 
     def remove(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -159,7 +160,7 @@ class Shards:
             mine = chunks[first : first + self.ranks.world][self.ranks.rank :][:1]
             number = first + self.ranks.rank
             # Together, chunk by chunk: nobody computes on for an hour when another one has failed.
-            part = self.ranks.together(lambda m=mine, n=number: [self._part(step, key, n, r) for r in m])
+            part = self.ranks.together(partial(self._parts, step, key, number, mine))
             found = [found for parts_of_rank in self.ranks.gathered(part) for found in parts_of_rank]
             if None in found:
                 raise DiscardedError
@@ -167,6 +168,10 @@ class Shards:
         whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         self._key = digest_of({"key": key, **{name: _sum_of(array) for name, array in whole.items()}})
         return whole
+
+    def _parts(self, step: Step, key: str, number: int, chunks: list[Rows]) -> list[Arrays | None]:
+        """Returns this rank's chunk of a round, if there is one left for it."""
+        return [self._part(step, key, number, rows) for rows in chunks]
 
     def _part(self, step: Step, key: str, number: int, rows: Rows) -> Arrays | None:
         """Returns a chunk from its file or computes it; None if the file is wrong."""

@@ -68,7 +68,8 @@ def test_normals_have_the_moments_of_a_normal() -> None:
 
 def test_images() -> None:
     images = EVERY.images("i", (1, 4, 4))
-    assert (images.shape, images.dtype) == ((2000, 1, 4, 4), np.uint8)
+    assert images.shape == (2000, 1, 4, 4)
+    assert images.dtype == np.uint8
     assert len(np.unique(images)) == 256
     zeros, ones = np.zeros_like(images), np.ones_like(images)
     taken = EVERY.one_of("m", zeros, ones)
