@@ -7,6 +7,7 @@ import json
 import pickle
 import random
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -196,18 +197,24 @@ class TestAudits:
         self, made: Path, expected: dict[str, object], tmp_path: Path
     ) -> None:
         report, chance = tmp_path / "report", random.Random(0)
-        command = verify_command(made, report)
-        seen = [0]
-        for _ in range(4):
+        command, left = verify_command(made, report), list[int]()
+        while len(left) < 4:
             process = start_ranks(tmp_path, command)
-            goal, end = seen[-1] + chance.randint(1, 4), time.monotonic() + 60
+            goal, end = sum(left[-1:]) + chance.randint(1, 4), time.monotonic() + 60
             while len(list(report.glob(".progress/*.npz"))) < goal and time.monotonic() < end:
-                assert not (report / "report.json").exists()
-            time.sleep(chance.random() / 20)
+                if (report / "report.json").exists():
+                    break
+            time.sleep(chance.random() / 50)
             process.kill()
-            assert process.outcomes()[0].code == -signal.SIGKILL
-            seen.append(len(list(report.glob(".progress/*.npz"))))
-        assert seen == sorted(seen)
+            assert process.outcomes()[0].code in {-signal.SIGKILL, 0}
+            if (report / "report.json").exists():
+                # The machine was busy with other things and let it end: once more from the beginning.
+                shutil.rmtree(report)
+                left.clear()
+            else:
+                left.append(len(list(report.glob(".progress/*.npz"))))
+        assert left == sorted(left)
+        assert left[-1] > 1
         done = call(*command)
         assert done.code == 0
         assert done.err == f"note: going on from {report / '.progress'}, which an interrupted audit left\n"
