@@ -28,7 +28,8 @@ from linfdeploy.files import write_bytes
 from linfdeploy.onnx.pixel_net import PixelLayer, PixelNet
 from linfdeploy.training.data import load_dataset
 from linfdeploy.verify.certificates import Certifier
-from linfdeploy.verify.conformance import run_batched, ulp_distance
+from linfdeploy.verify.conformance import ulp_distance
+from linfdeploy.verify.determinism import run_batched
 from linfdeploy.verify.threat import box_of
 
 HERE = Path(__file__).parent

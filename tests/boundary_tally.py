@@ -145,8 +145,8 @@ class StackedEngine(ReferenceEngine):
 
     def __init__(self, boundary: Boundary) -> None:
         super().__init__(net_of(boundary, 0))
-        self._weights = [weight.astype(np.float32) for weight in boundary.weights]
-        self._biases = [bias.astype(np.float32) for bias in boundary.biases]
+        self._weights = tuple(weight.astype(np.float32) for weight in boundary.weights)
+        self._biases = tuple(bias.astype(np.float32) for bias in boundary.biases)
 
     def distance(self, x: Logits, w: Logits) -> Logits:
         """Returns the distances of each image to its own rows."""

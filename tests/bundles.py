@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from small_nets import NET, SHAPE, exported, random_images
+from small_nets import NET, SHAPE, exported, random_images, traced
 
 from linfdeploy.engines.bundle.golden import GoldenImages
 from linfdeploy.engines.bundle.record import BundleRecord
 from linfdeploy.engines.bundle.write import BundleOptions, edge_model, write_bundle
-from linfdeploy.onnx.pixel_net import Precision
+from linfdeploy.onnx.export import DEFAULT_GRID, pixel_net_from_chain
+from linfdeploy.onnx.pixel_net import PixelNet, Precision
 from linfdeploy.onnx.write import Form
 from linfdeploy.verify.golden import golden_images
 from linfdeploy.verify.summary import TestSet
@@ -26,10 +28,16 @@ EPS, LEVELS = "12px", 12
 LABELLED = 20
 
 
+@functools.cache
+def _net() -> PixelNet:
+    return pixel_net_from_chain(traced(NET), "exact", DEFAULT_GRID)
+
+
 def images(seed: int = 0) -> GoldenImages:
     """Labelled images and probes for `NET`."""
     labels = (np.arange(LABELLED) % NET.spec.classes).astype(np.int64)
-    return golden_images(TestSet("noise", random_images(LABELLED, SHAPE, seed), labels), LEVELS, seed)
+    data = TestSet("noise", random_images(LABELLED, SHAPE, seed), labels)
+    return golden_images(_net(), data, LEVELS, seed)
 
 
 def model_at(path: Path, precision: Precision = "exact", form: Form = "function", radius: bool = True) -> Path:

@@ -16,7 +16,7 @@ from linfdeploy.engines.reference import PER_OP, ReferenceEngine, Rounding
 from linfdeploy.onnx.passes.ranges import exactness_gap
 from linfdeploy.onnx.pixel_net import PixelLayer, PixelNet, Precision
 
-__all__ = ["GRID", "FaultyEngine", "faults", "random_images", "random_net", "with_layer"]
+__all__ = ["GRID", "FaultyEngine", "faults", "random_images", "random_net", "subnormal_net", "with_layer"]
 
 GRID = 12
 
@@ -32,6 +32,19 @@ def random_net(sizes: tuple[int, ...], precision: Precision, seed: int) -> Pixel
     net = PixelNet((1, 1, sizes[0]), tuple(layers), GRID if precision == "exact" else None)
     assert precision != "exact" or exactness_gap(net, GRID) is None
     return net
+
+
+def subnormal_net(sizes: tuple[int, ...], precision: Precision, seed: int) -> PixelNet:
+    """A float net on whose dark images distances, sums and weights are subnormal or nearly so."""
+    rng = np.random.default_rng(seed)
+    dtype = np.float16 if precision == "fp16" else np.float32
+    tiny = float(np.finfo(dtype).smallest_normal)
+
+    def values(*size: int) -> Any:
+        return (tiny * rng.choice([0.25, 0.75, 1.5, 3.0], size) * rng.uniform(-1, 1, size)).astype(dtype)
+
+    layers = tuple(PixelLayer(values(o, i), values(o)) for i, o in pairwise(sizes))
+    return PixelNet((1, 1, sizes[0]), layers, None)
 
 
 def random_images(net: PixelNet, count: int, seed: int) -> Images:

@@ -8,6 +8,7 @@ coverage and pyright look at their real names.
 from __future__ import annotations
 
 import importlib
+import keyword
 import os
 import pkgutil
 import re
@@ -55,6 +56,7 @@ PUBLIC = {
     "linfdeploy.plugins_trt": ["PLUGIN_NAMESPACE", "PLUGIN_VERSION"],
     "linfdeploy.report": ["ReportPaths", "write_report"],
     "linfdeploy.training": [],
+    "linfdeploy.training.importers": [],
     "linfdeploy.verify": [],
 }
 
@@ -111,7 +113,9 @@ def test_wheel_holds_linked_folders_as_folders(wheel: zipfile.ZipFile, part: str
     assert wheel.read(entry) == (ROOT / part / "__init__.py").read_bytes()
 
 
-@pytest.mark.parametrize("pattern", ["*.toml", "*.html", "*.json", "*.md", "py.typed", "*.pyi", "*.cu", "*.cuh"])
+@pytest.mark.parametrize(
+    "pattern", ["*.toml", "*.html", "*.css", "*.json", "*.md", "py.typed", "*.pyi", "*.cu", "*.cuh"]
+)
 def test_wheel_has_the_data(wheel: zipfile.ZipFile, pattern: str) -> None:
     shipped = {name for name in wheel.namelist() if name.startswith("linfdeploy/") and Path(name).match(pattern)}
     assert shipped == _sources(pattern)
@@ -252,7 +256,10 @@ def test_light_modules(module: str) -> None:
     assert not HEAVY & _loaded_by(module)
 
 
-@pytest.mark.parametrize("module", ["linfdeploy.cli", *[f"linfdeploy.cli.{command}" for command in COMMANDS]])
+COMMAND_MODULES = [f"linfdeploy.cli.{command}{'_' * keyword.iskeyword(command)}" for command in COMMANDS]
+
+
+@pytest.mark.parametrize("module", ["linfdeploy.cli", *COMMAND_MODULES])
 def test_commands_import_nothing_heavy(module: str) -> None:
     assert not (HEAVY | {"numpy"}) & _loaded_by(module)
 

@@ -7,23 +7,28 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 
-from linfdeploy.engines.build import OpenedEngine
+from linfdeploy.engines.build import OpenedEngine, rebuilder
 from linfdeploy.engines.bundle.read import Bundle
 from linfdeploy.errors import ExportError, MissingExtraError
 from linfdeploy.onnx.pixel_net import Precision
 from linfdeploy.onnx.read import read_graph
-from linfdeploy.report.model import AuditReport, GoldenFacts, Violation
+from linfdeploy.report.model import Attack, AuditReport, GoldenFacts, Violation
+from linfdeploy.report.sheet import adversarial_sheet
 from linfdeploy.verify.certificates import Certificates, Certifier
-from linfdeploy.verify.conformance import ConformanceResult, Family, check_conformance, make_probes
+from linfdeploy.verify.conformance import ConformanceResult, check_conformance
 from linfdeploy.verify.contest import Contest, attack_facts
 from linfdeploy.verify.differences import weight_differences
 from linfdeploy.verify.golden import check_golden
 from linfdeploy.verify.identity import identity_violations, promised_precision
 from linfdeploy.verify.kept import Arrays
+from linfdeploy.verify.lipschitz_search import lipschitz_search
+from linfdeploy.verify.pictures import pictures_of
+from linfdeploy.verify.probes import ProbeSet, make_probes
 from linfdeploy.verify.question import question_of
 from linfdeploy.verify.shards import DiscardedError, Rows, Shards, Step
 from linfdeploy.verify.summary import Before, Findings, Subject, TestSet, report_of
@@ -35,16 +40,21 @@ if TYPE_CHECKING:
 __all__ = ["AttackName", "AuditOptions", "AuditResult", "run_audit"]
 
 AttackName = Literal["none", "fast", "standard"]
+Evidence: TypeAlias = Mapping[str, Mapping[str, npt.NDArray[Any]]]
 
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """The threat, how hard to attack, the seed of everything random, and the precision that was promised."""
+    """The threat, how hard to attack, the seed of everything random, and the precision that was promised.
+
+    `rebuild` builds the engine again and compares, even where that takes minutes.
+    """
 
     threat: Threat
     attack: AttackName
     seed: int = 0
     precision: Precision | None = None
+    rebuild: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,10 +64,12 @@ class AuditResult:
     Attributes:
         report: What was found.
         evidence: File name to named arrays, to be saved as npz.
+        pictures: File name to a picture, (H, W) or (H, W, 3) uint8, to be saved as PNG.
     """
 
     report: AuditReport
-    evidence: Mapping[str, Mapping[str, npt.NDArray[Any]]]
+    evidence: Evidence
+    pictures: Mapping[str, npt.NDArray[np.uint8]]
 
 
 def run_audit(subject: Subject, data: TestSet, options: AuditOptions, shards: Shards | None = None) -> AuditResult:
@@ -91,7 +103,12 @@ def run_audit(subject: Subject, data: TestSet, options: AuditOptions, shards: Sh
 def _others(options: AuditOptions) -> dict[str, str]:
     plan = _plan(options.attack)
     versions = f", torch {version('torch')}" if plan else ""
-    return {"attack": f"{plan}{versions}", "seed": str(options.seed), "precision": str(options.precision)}
+    return {
+        "attack": f"{plan}{versions}",
+        "seed": str(options.seed),
+        "precision": str(options.precision),
+        "rebuild": str(options.rebuild),
+    }
 
 
 def _plan(attack: AttackName) -> AttackPlan | None:
@@ -111,28 +128,35 @@ class _Audit:
 
     def result(self) -> AuditResult:
         """Runs the steps, one after the other."""
-        subject, data, levels = self.subject, self.data, self.options.threat.levels
-        violations = self.shards.from_first(lambda: list(_identity(subject, self.options.precision)))
-        probes = make_probes(data.images, levels, self.options.seed)
+        subject, data, threat = self.subject, self.data, self.options.threat
+        violations = self.shards.from_first(lambda: list(_identity(subject, self.options.precision)), "identity")
+        probes = self._probes()
         conformance = self._conformance(probes)
         certificates, before = self._certificates(conformance), self._before()
-        contest = self._contest(probes, conformance)
+        contest = self._contest(probes, conformance, certificates)
+        searched = self._searched(contest)
         arrays = self.shards.map(contest.step, len(data.images))
         fallen, lipschitz = contest.judged(arrays)
-        attack = None
-        if contest.plan is not None:
-            right = certificates.labels == data.labels
-            reference_right = None if before is None else before.right
-            attack = attack_facts(self.options.attack, contest.plan, arrays, right, reference_right)
-        violations += [*conformance.violations, *fallen.violations(certificates.flags), *lipschitz.violations()]
+        lipschitz.merge(searched)
+        attack = self._attack(contest, arrays, before)
+        flags = certificates.flags
+        violations += [*conformance.violations, *fallen.violations(flags), *lipschitz.violations()]
         logits = conformance.logits["data"]
         findings = Findings(conformance, certificates, logits, before, fallen.fallen, attack, lipschitz.result())
-        report = report_of(subject, data, self.options.threat, findings, violations)
-        return AuditResult(report, fallen.evidence(data.images, certificates.flags))
+        report = report_of(subject, data, threat, findings, violations)
+        evidence = {**fallen.evidence(data.images, flags), **lipschitz.evidence()}
+        sheet = adversarial_sheet(*fallen.shown(data.images), threat.levels)
+        pictures = {} if sheet is None else {"adversarial.png": sheet}
+        return AuditResult(self._illustrated(report, evidence), evidence, pictures)
 
-    def _conformance(self, probes: Mapping[str, Family]) -> ConformanceResult:
+    def _probes(self) -> ProbeSet:
+        net, options = self.subject.opened.graph.net, self.options
+        return make_probes(net, self.data.images, options.threat.levels, options.seed)
+
+    def _conformance(self, probes: ProbeSet) -> ConformanceResult:
         opened = self.subject.opened
-        found = check_conformance(opened.engine, opened.graph.net, probes, self.shards)
+        rebuilt = rebuilder(opened, dear=self.options.rebuild)
+        found = check_conformance(opened.engine, opened.graph.net, probes, rebuilt, self.shards)
         golden, violations = self.shards.from_first(lambda: _golden(self.subject))
         conformance = replace(found.conformance, golden=golden)
         return replace(found, conformance=conformance, violations=(*found.violations, *violations))
@@ -142,7 +166,7 @@ class _Audit:
         logits = conformance.logits["data"]
 
         def find(rows: Rows) -> Arrays:
-            return Certifier(net, conformance.rounding, images[rows], logits[rows]).stages(levels)
+            return Certifier(net, conformance.roundings, images[rows], logits[rows]).stages(levels)
 
         stages = self.shards.map(Step("certificates", find), len(images))
         return Certificates.joined(net, logits, levels, stages)
@@ -159,12 +183,42 @@ class _Audit:
         found = self.shards.map(Step("reference", find), len(images))
         return Before(found["labels"] == self.data.labels, found["margin"], found["interval"])
 
-    def _contest(self, probes: Mapping[str, Family], conformance: ConformanceResult) -> Contest:
+    def _contest(self, probes: ProbeSet, conformance: ConformanceResult, certificates: Certificates) -> Contest:
         options = self.options
         plan = _plan(options.attack)
         name = "pairs" if plan is None else "attacks"
         levels = options.threat.levels
-        return Contest(self.subject, self.data, probes, conformance, levels, plan, options.seed, name)
+        return Contest(
+            self.subject, self.data, probes, conformance, certificates, levels, plan, options.seed, name
+        )
+
+    def _searched(self, contest: Contest) -> Arrays:
+        """Returns the pairs that were looked for, and not met on the way."""
+        opened, images = self.subject.opened, self.data.images
+
+        def search() -> Arrays:
+            lipschitz_search(
+                opened.engine, opened.graph.net, images, found := contest.lipschitz(), self.options.seed
+            )
+            return found.arrays(images.shape[1:])
+
+        return self.shards.from_first(search, "lipschitz")
+
+    def _attack(self, contest: Contest, arrays: Arrays, before: Before | None) -> Attack | None:
+        if (plan := contest.plan) is None:
+            return None
+        from linfdeploy.verify.attacks import Traces
+
+        right = contest.victim.right
+        result = Traces.of(arrays).result(plan, right)
+        sanity = self.shards.from_first(lambda: contest.sanity(result), "sanity of the attacks")
+        reference = None if before is None else before.right & arrays["reference_standing"]
+        return attack_facts(self.options.attack, plan, result, right, reference, sanity)
+
+    def _illustrated(self, report: AuditReport, evidence: Evidence) -> AuditReport:
+        engine, images = self.subject.opened.engine, self.data.images
+        found = self.shards.from_first(lambda: pictures_of(engine, images, evidence["adversarial.npz"], report))
+        return replace(report, pictures=found)
 
 
 def _golden(subject: Subject) -> tuple[GoldenFacts | None, tuple[Violation, ...]]:

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from linfdeploy.engines.base import Images, Logits
-from linfdeploy.engines.reference import ReferenceEngine, Rounding
+from linfdeploy.engines.reference import Hull, ReferenceEngine, Rounding, evaluator_of
 from linfdeploy.onnx.passes.ranges import overflow_gap, rounding_error, value_ranges
 from linfdeploy.onnx.pixel_net import PixelNet
 from linfdeploy.verify.joint import JointBound
@@ -105,14 +105,17 @@ class Certificates:
 class Certifier:
     """Certifies one engine's labels for a set of images, at any radius."""
 
-    def __init__(self, net: PixelNet, rounding: Rounding | None, images: Images | None, logits: Logits) -> None:
-        """Takes the engine's logits (N, K) and the rounding it was found to follow, or None if none matched.
+    def __init__(
+        self, net: PixelNet, roundings: Rounding | Sequence[Rounding] | None, images: Images | None, logits: Logits
+    ) -> None:
+        """Takes the engine's logits (N, K) and the roundings one of which it follows: none, if none matched.
 
         The images (N, C, H, W) may be None where there is no rounding: margins do not need them.
         """
         self.labels: npt.NDArray[np.int64] = logits.argmax(1)
         self.delta = _shortened(rounding_error(net, value_ranges(net)))
-        self.evaluator = None if rounding is None else ReferenceEngine(net, rounding)
+        possible = (roundings,) if isinstance(roundings, Rounding) else roundings or ()
+        self.evaluator = evaluator_of(net, possible)
         self._exact = net.precision == "exact"
         self._joint = JointBound.of(net, exact=self._exact)
         # Where a value may overflow, no bound on rounding errors holds.
@@ -208,7 +211,7 @@ def certified_by_margin(margins: Sequence[Fraction], levels: int, delta: Fractio
 
 
 def certified_by_interval(
-    evaluator: ReferenceEngine, images: Images, labels: npt.NDArray[np.int64], levels: int
+    evaluator: ReferenceEngine | Hull, images: Images, labels: npt.NDArray[np.int64], levels: int
 ) -> Flags:
     """Certificate I: over the box around each image, no other logit reaches the label's.
 
@@ -223,7 +226,7 @@ def certified_by_interval(
 
 
 def interval_gaps(
-    evaluator: ReferenceEngine, images: Images, labels: npt.NDArray[np.int64], levels: Levels
+    evaluator: ReferenceEngine | Hull, images: Images, labels: npt.NDArray[np.int64], levels: Levels
 ) -> npt.NDArray[np.float64]:
     """Returns, (N,), by how much the label's lower end exceeds every other upper end over each image's box.
 
@@ -238,7 +241,7 @@ def interval_gaps(
 
 
 def joint_gaps(
-    evaluator: ReferenceEngine,
+    evaluator: ReferenceEngine | Hull,
     joint: JointBound,
     images: Images,
     labels: npt.NDArray[np.int64],
@@ -257,7 +260,7 @@ def joint_gaps(
 
 
 def _both_gaps(
-    evaluator: ReferenceEngine,
+    evaluator: ReferenceEngine | Hull,
     joint: JointBound,
     images: Images,
     labels: npt.NDArray[np.int64],
@@ -266,11 +269,23 @@ def _both_gaps(
     """Returns the gaps of I and of J from one pass over the hidden layers."""
     first, second = [np.empty(0)], [np.empty(0)]
     for part in _parts(images):
-        box = evaluator.last_inputs(*box_of(images[part], levels[part]))
-        logits = evaluator.last_bounds(*box)
-        first.append(gaps(*logits, labels[part]))
-        second.append(joint.gaps(box, logits, labels[part]))
+        stages = evaluator.stages(*box_of(images[part], levels[part]))
+        found = [_stage_gaps(joint, box, logits, labels[part]) for box, logits in stages]
+        # Whichever rounding the engine follows, it is one of them.
+        first.append(np.minimum.reduce([interval for interval, _ in found]))
+        second.append(np.minimum.reduce([jointly for _, jointly in found]))
     return np.concatenate(first), np.concatenate(second)
+
+
+def _stage_gaps(
+    joint: JointBound,
+    box: tuple[Logits, Logits] | None,
+    logits: tuple[Logits, Logits],
+    labels: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    interval = gaps(*logits, labels)
+    # Folded biases are outside the joint bound's hypotheses: one rounding for each distance.
+    return interval, interval if box is None else joint.gaps(box, logits, labels)
 
 
 def _parts(images: Images) -> Iterator[slice]:

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine against the bit-exact evaluator, on images chosen to show differences.
 
-In exact mode one differing bit is a violation. In fp32 and fp16 the roundings an engine may follow are tried, and
-the one that matches is named; beyond `2 delta` no rounding explains a difference, and it is a violation as well.
+In exact mode one differing bit is a violation. In fp32 and fp16 every order and rounding that an engine may follow
+is tried, and all that explain every bit are named; beyond `2 delta` none explains a difference, and it is a
+violation as well. So is a logit that is not finite, and an answer that depends on more than the image.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TypeAlias
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,32 +22,16 @@ from linfdeploy.engines.base import Engine, Images, Logits
 from linfdeploy.engines.plain import check_evaluator
 from linfdeploy.engines.reference import ReferenceEngine, Rounding, roundings_of
 from linfdeploy.onnx.passes.ranges import rounding_error, value_ranges
-from linfdeploy.onnx.pixel_net import PIXEL_MAX, PixelNet
+from linfdeploy.onnx.pixel_net import PixelNet
 from linfdeploy.report.model import Conformance, Probe, Violation
+from linfdeploy.verify.determinism import BATCH, REPEATS, instabilities, rebuild_violation, run_batched
 from linfdeploy.verify.diagnosis import diagnose
-from linfdeploy.verify.draws import Draws
 from linfdeploy.verify.kept import Arrays
+from linfdeploy.verify.probes import Family, ProbeSet
 from linfdeploy.verify.shards import Rows, Shards, Step
-from linfdeploy.verify.threat import box_of
 
-__all__ = [
-    "BATCH",
-    "PAIRED_PROBES",
-    "ConformanceResult",
-    "Family",
-    "Moved",
-    "check_conformance",
-    "make_probes",
-    "run_batched",
-    "ulp_distance",
-]
+__all__ = ["ConformanceResult", "check_conformance", "matching_roundings", "ulp_distance"]
 
-BATCH = 256
-PAIRED_PROBES = ("box lower end", "box upper end", "box corner", "one level apart")
-"""Families whose images are those of the data, moved; each pair is audited for its Lipschitz ratio as well."""
-
-ODD_BATCHES = (1, 3, 7, 17, 255)
-RANDOM_IMAGES = 256
 MATCHING_IMAGES = 64
 DIAGNOSED_IMAGES = 4096
 # Of each family, for the evaluator against plain numpy.
@@ -58,86 +44,56 @@ class ConformanceResult:
 
     Attributes:
         conformance: For the report.
-        rounding: The rounding that explains every bit, or None.
-        violations: Differences that no rounding explains, non-determinism, wrong radii.
+        roundings: Those that explain every bit, per-op first; empty if none does.
+        violations: Differences that no rounding explains, logits that are not finite, non-determinism, and wrong
+            labels or radii.
         logits: The engine's, (N, K), of each family of probes.
     """
 
     conformance: Conformance
-    rounding: Rounding | None
+    roundings: tuple[Rounding, ...]
     violations: tuple[Violation, ...]
     logits: Mapping[str, Logits] = field(default_factory=dict)
 
 
-class Moved:
-    """A family of images that are those of the data, moved; each is made when it is asked for.
-
-    It is indexed by rows like an array; images are never all in memory.
-    """
-
-    def __init__(self, images: Images, move: Callable[[Images, Draws], Images], seed: int) -> None:
-        self._images = images
-        self._move = move
-        self._draws = Draws(seed, np.arange(len(images)))
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> Images:
-        return self._move(self._images[rows], self._draws.of(rows))
-
-
-Family: TypeAlias = Images | Moved
-
-
-def make_probes(images: Images, levels: int, seed: int) -> dict[str, Family]:
-    """Returns named families of images: data, box corners, random and constant images.
-
-    Args:
-        images: (N, C, H, W) uint8, the data.
-        levels: Half the width of the boxes.
-        seed: Of the random images.
-    """
-    rng = np.random.default_rng(seed)
-    shape = images.shape[1:]
-    return {
-        "data": images,
-        "box lower end": Moved(images, lambda part, _: box_of(part, levels)[0], seed),
-        "box upper end": Moved(images, lambda part, _: box_of(part, levels)[1], seed),
-        "box corner": Moved(images, lambda part, draws: draws.one_of("corner", *box_of(part, levels)), seed),
-        "one level apart": Moved(images, lambda part, draws: draws.one_of("level", *box_of(part, 1)), seed),
-        "random": rng.integers(0, PIXEL_MAX + 1, (RANDOM_IMAGES, *shape), np.uint8),
-        "black and white": rng.integers(0, 2, (RANDOM_IMAGES, *shape), np.uint8) * np.uint8(PIXEL_MAX),
-        "constant": np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None, None], (256, *shape)),
-    }
-
-
 def check_conformance(
-    engine: Engine, net: PixelNet, probes: Mapping[str, Family], shards: Shards | None = None
+    engine: Engine,
+    net: PixelNet,
+    probes: ProbeSet,
+    rebuild: Callable[[], Engine] | None = None,
+    shards: Shards | None = None,
 ) -> ConformanceResult:
     """Runs every probe on the engine and on the evaluator and compares bits.
 
     Args:
         engine: The engine.
         net: Read from the engine's own graph.
-        probes: Families of images, each (N, C, H, W) uint8, as `make_probes` makes them; the first is the data.
+        probes: As `make_probes` makes them.
+        rebuild: Builds the engine again from its graph; None: it is too dear, or cannot be done here.
         shards: Shares out the images.
 
     Raises:
-        EngineError: The evaluator itself differs from plain numpy.
+        EngineError: The evaluator itself differs from plain numpy, or the engine fails.
     """
-    shards = shards or Shards()
-    # Some of each family: on dark or whole-numbered images alone, several roundings give the same bits.
-    some = np.concatenate([images[:: -(-len(images) // MATCHING_IMAGES)] for images in probes.values()])
-    (rounding,) = shards.from_first(lambda: [_matching_rounding(engine, net, some)])
-    evaluator = ReferenceEngine(net, rounding or Rounding())
-    shards.together(lambda: _check_evaluator(evaluator, probes))
-    answers = _answers(engine, evaluator, probes, shards)
+    shards, families = shards or Shards(), probes.families
+    found = _answers("conformance", engine, families, shards)
+    roundings = matching_roundings(net, families, found, shards)
+    closest = roundings[0] if roundings else shards.from_first(lambda: _closest(net, families, found))
+    evaluator = ReferenceEngine(net, closest)
+    shards.together(lambda: _check_evaluator(evaluator, families))
+    # Those of a matching rounding are the engine's own, bit by bit.
+    expected = found if roundings else _answers("evaluator", evaluator, families, shards)
     comparison = _Comparison(net)
-    for name, images in probes.items():
-        comparison.add(name, images, *answers[name])
-    whole = answers[next(iter(probes))][0]
-    unstable, wrong = _beside_the_bits(engine, evaluator, next(iter(probes.values())), whole, shards)
+    for name, images in families.items():
+        comparison.add(name, images, found[name], expected[name])
+    data, whole = families["data"][:], found["data"]
+    unstable = instabilities(engine, data, whole, shards)
+    rebuilt, wrong = shards.from_first(
+        lambda: (
+            rebuild_violation(rebuild, data, whole) if rebuild else None,
+            list(_radius_violations(engine, evaluator, data)),
+        )
+    )
     conformance = Conformance(
         samples=comparison.rows,
         bit_identical=comparison.ulps["0"] / max(comparison.ulps.total(), 1),
@@ -145,42 +101,110 @@ def check_conformance(
         deterministic=not unstable,
         probes=tuple(comparison.probes),
         ulps=dict(comparison.ulps),
+        orders=tuple(rounding.name for rounding in roundings),
+        repeats=REPEATS,
+        rebuilt=rebuilt is None if rebuild else None,
+        coverage=probes.coverage,
     )
-    matched = rounding if comparison.ulps["0"] == comparison.ulps.total() else None
-    violations = (*comparison.violations, *unstable, *wrong)
-    return ConformanceResult(
-        conformance, matched, violations, {name: found for name, (found, _) in answers.items()}
+    violations = (*comparison.violations, *unstable, *([rebuilt] if rebuilt else []), *wrong)
+    return ConformanceResult(conformance, roundings, violations, found)
+
+
+def _answers(what: str, engine: Engine, families: Mapping[str, Family], shards: Shards) -> dict[str, Logits]:
+    """Returns an engine's logits of each family; those of one length share their chunks."""
+
+    def find(alike: Mapping[str, Family], rows: Rows) -> Arrays:
+        return {name: run_batched(engine, images[rows]) for name, images in alike.items()}
+
+    found = _of_each_length(what, find, families, shards)
+    return {name: found[name] for name in families}
+
+
+def _of_each_length(
+    what: str, find: Callable[[Mapping[str, Family], Rows], Arrays], families: Mapping[str, Family], shards: Shards
+) -> dict[str, npt.NDArray[Any]]:
+    """Runs a step on the rows of all families of one length at a time; the first is that of the data."""
+    found: dict[str, npt.NDArray[Any]] = {}
+    for place, count in enumerate(dict.fromkeys(len(images) for images in families.values())):
+        alike = {name: images for name, images in families.items() if len(images) == count}
+        name = f"{what} of {count} probes" if place else what
+        found |= shards.map(Step(name, partial(find, alike)), count)
+    return found
+
+
+def matching_roundings(
+    net: PixelNet, families: Mapping[str, Family], found: Mapping[str, Logits], shards: Shards | None = None
+) -> tuple[Rounding, ...]:
+    """Returns the members of the net's family whose bits are the engine's on every image.
+
+    Args:
+        net: The net.
+        families: Images, each (N, C, H, W) uint8.
+        found: The engine's logits of each, (N, K).
+        shards: Shares out the images.
+    """
+    shards = shards or Shards()
+    left = shards.from_first(lambda: _matching_few(net, families, found))
+    if not left:
+        return ()
+    evaluators = [ReferenceEngine(net, rounding) for rounding in left]
+
+    def find(alike: Mapping[str, Family], rows: Rows) -> Arrays:
+        explained = np.ones((len(rows), len(left)), bool)
+        for name, images in alike.items():
+            explained &= _explained(evaluators, images[rows], found[name][rows])
+        return {str(len(next(iter(alike.values())))): explained}
+
+    flags = _of_each_length("roundings", find, families, shards)
+    return _held(left, np.concatenate(list(flags.values())))
+
+
+def _matching_few(
+    net: PixelNet, families: Mapping[str, Family], found: Mapping[str, Logits]
+) -> tuple[Rounding, ...]:
+    left = tuple(roundings_of(net))
+    for name, images in families.items():
+        part = _few(len(images))
+        evaluators = [ReferenceEngine(net, rounding) for rounding in left]
+        left = _held(left, _explained(evaluators, images[part], found[name][part]))
+    return left
+
+
+def _held(roundings: tuple[Rounding, ...], explained: npt.NDArray[np.bool_]) -> tuple[Rounding, ...]:
+    """Returns the roundings, R of them, that hold in every row, (N, R)."""
+    return tuple(rounding for column, rounding in enumerate(roundings) if explained[:, column].all())
+
+
+def _explained(evaluators: Sequence[ReferenceEngine], images: Images, logits: Logits) -> npt.NDArray[np.bool_]:
+    """Returns, (N, R), whose bits a row's logits are."""
+    parts = [slice(i, i + BATCH) for i in range(0, len(images), BATCH)]
+    explained = np.empty((len(images), len(evaluators)), bool)
+    for part in parts:
+        for column, evaluator in enumerate(evaluators):
+            explained[part, column] = evaluator.explains(images[part], logits[part])
+    return explained
+
+
+def _few(count: int) -> slice:
+    """Returns some of `count` rows, which rule most orders out at little cost."""
+    return slice(None, None, -(-count // MATCHING_IMAGES))
+
+
+def _closest(net: PixelNet, families: Mapping[str, Family], found: Mapping[str, Logits]) -> Rounding:
+    """Returns the rounding that comes nearest on some images of each family, where none explains all."""
+    images = np.concatenate([family[_few(len(family))] for family in families.values()])
+    logits = np.concatenate([found[name][_few(len(found[name]))] for name in families])
+    return min(
+        roundings_of(net), key=lambda r: int(ulp_distance(ReferenceEngine(net, r).run(images), logits).sum())
     )
 
 
-def _check_evaluator(evaluator: ReferenceEngine, probes: Mapping[str, Family]) -> None:
+def _check_evaluator(evaluator: ReferenceEngine, families: Mapping[str, Family]) -> None:
     check_evaluator(
         evaluator,
-        np.concatenate([images[:PLAIN_IMAGES] for images in probes.values()]),
-        *(probes[name][:PLAIN_IMAGES] for name in ("box lower end", "box upper end")),
+        np.concatenate([images[:PLAIN_IMAGES] for images in families.values()]),
+        *(families[name][:PLAIN_IMAGES] for name in ("box lower end", "box upper end")),
     )
-
-
-def _answers(
-    engine: Engine, evaluator: ReferenceEngine, probes: Mapping[str, Family], shards: Shards
-) -> dict[str, tuple[Logits, Logits]]:
-    """Returns the engine's and the evaluator's logits of each family; those of one length share their chunks."""
-    answers: dict[str, tuple[Logits, Logits]] = {}
-    for count in dict.fromkeys(len(images) for images in probes.values()):
-        families = {name: images for name, images in probes.items() if len(images) == count}
-
-        def find(rows: Rows, families: dict[str, Family] = families) -> Arrays:
-            runs = {}
-            for name, images in families.items():
-                part = images[rows]
-                runs[f"{name}, engine"] = run_batched(engine, part)
-                runs[f"{name}, evaluator"] = run_batched(evaluator, part)
-            return runs
-
-        name = "conformance" if next(iter(probes)) in families else f"probes of {count}"
-        found = shards.map(Step(name, find), count)
-        answers |= {name: (found[f"{name}, engine"], found[f"{name}, evaluator"]) for name in families}
-    return answers
 
 
 class _Comparison:
@@ -196,34 +220,11 @@ class _Comparison:
 
     def add(self, name: str, images: Family, logits: Logits, expected: Logits) -> None:
         distance = ulp_distance(logits, expected)
-        self.probes.append(_probe(name, distance))
+        self.probes.append(Probe(name, len(distance), float((distance == 0).mean()), int(distance.max())))
         self.ulps.update(_binned(distance))
         self.rows += len(images)
+        self.violations += _not_finite(name, logits)
         self.violations += _difference(self._net, name, images, logits, expected, self._limit)
-
-
-def _beside_the_bits(
-    engine: Engine, evaluator: ReferenceEngine, data: Family, whole: Logits, shards: Shards
-) -> tuple[list[Violation], list[Violation]]:
-    """Returns violations of determinism, and those of the graph's own label and radius."""
-
-    def find(rows: Rows) -> Arrays:
-        again = run_batched(engine, data[rows])
-        return {"same": (again == whole[rows]).all(1)}
-
-    same = shards.map(Step("determinism", find), len(data))["same"]
-    unstable = (
-        [] if same.all() else [Violation("determinism", "two runs over the same images give different logits")]
-    )
-    few, wrong = shards.from_first(
-        lambda: (list(_batch_violations(engine, data, whole)), list(_radius_violations(engine, evaluator, data)))
-    )
-    return unstable + few, wrong
-
-
-def run_batched(engine: Engine, images: Family, batch: int = BATCH) -> Logits:
-    """Returns the logits of all images, (N, K) float32, computed `batch` at a time."""
-    return np.concatenate([engine.run(images[i : i + batch]) for i in range(0, len(images), batch)])
 
 
 def ulp_distance(a: Logits, b: Logits) -> npt.NDArray[np.int64]:
@@ -246,16 +247,18 @@ def _binned(distance: npt.NDArray[np.int64]) -> dict[str, int]:
     return dict(zip(names, counts.tolist(), strict=True))
 
 
-def _matching_rounding(engine: Engine, net: PixelNet, images: Images) -> Rounding | None:
-    logits = run_batched(engine, images)
-    for rounding in roundings_of(net):
-        if np.array_equal(run_batched(ReferenceEngine(net, rounding), images), logits):
-            return rounding
-    return None
-
-
-def _probe(name: str, distance: npt.NDArray[np.int64]) -> Probe:
-    return Probe(name, len(distance), float((distance == 0).mean()), int(distance.max()))
+def _not_finite(name: str, logits: Logits) -> Iterator[Violation]:
+    """Yields a violation when a logit is infinite or NaN: every image is finite, and no value may overflow."""
+    broken = ~np.isfinite(logits)
+    if not broken.any():
+        return
+    image, label = (int(index) for index in np.argwhere(broken)[0])
+    yield Violation(
+        "not finite",
+        f"{broken.sum()} of the logits of probe '{name}' are infinite or NaN, the first of class {label} at image "
+        f"{image}",
+        sample=image if name == "data" else None,
+    )
 
 
 def _difference(
@@ -278,15 +281,7 @@ def _difference(
     )
 
 
-def _batch_violations(engine: Engine, images: Family, whole: Logits) -> Iterator[Violation]:
-    """Yields a violation for each size of batches that gives other logits than `whole`, of the first run."""
-    for batch in ODD_BATCHES:
-        part = images[: min(len(images), max(2 * batch + 1, 19))]
-        if not np.array_equal(run_batched(engine, part, batch), whole[: len(part)]):
-            yield Violation("determinism", f"batches of {batch} give other logits than batches of {BATCH}")
-
-
-def _radius_violations(engine: Engine, evaluator: ReferenceEngine, images: Family) -> Iterator[Violation]:
+def _radius_violations(engine: Engine, evaluator: ReferenceEngine, images: Images) -> Iterator[Violation]:
     """Yields a violation when the graph's own label or radius is not what its logits give."""
     answers = engine.answer(images[:BATCH])
     if "radius" not in answers:

@@ -14,6 +14,8 @@ from linfdeploy.onnx.pixel_net import PixelLayer, PixelNet
 
 __all__ = ["diagnose"]
 
+FEW = 4
+
 
 def diagnose(net: PixelNet, images: Images, found: Logits, expected: Logits) -> str:
     """Tries what goes wrong in practice and returns the one that explains every logit, in words.
@@ -73,8 +75,11 @@ def _half_precision(net: PixelNet, images: Images, found: Logits) -> str | None:
         PixelLayer(layer.weight.astype(np.float16), layer.bias.astype(np.float16)) for layer in net.layers
     )
     half = replace(net, layers=layers, grid=None)
+    # Few images rule most roundings out.
+    few = slice(None, FEW)
     for rounding in roundings_of(half):
-        if np.array_equal(ReferenceEngine(half, rounding).run(images), found):
+        evaluator = ReferenceEngine(half, rounding)
+        if evaluator.explains(images[few], found[few]).all() and evaluator.explains(images, found).all():
             return "it computes in fp16"
     return None
 

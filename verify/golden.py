@@ -12,7 +12,8 @@ from linfdeploy.engines.bundle.golden import PROBE, Golden, GoldenImages, answer
 from linfdeploy.onnx.passes.ranges import rounding_error, value_ranges
 from linfdeploy.onnx.pixel_net import PixelNet
 from linfdeploy.report.model import GoldenFacts, Violation
-from linfdeploy.verify.conformance import make_probes, ulp_distance
+from linfdeploy.verify.conformance import ulp_distance
+from linfdeploy.verify.probes import make_probes
 from linfdeploy.verify.summary import TestSet
 
 __all__ = ["check_golden", "golden_images"]
@@ -21,15 +22,16 @@ PROBED_IMAGES = 64
 """Images of the data set whose boxes are probed; each family of probes has as many, or 256."""
 
 
-def golden_images(data: TestSet, levels: int, seed: int) -> GoldenImages:
+def golden_images(net: PixelNet, data: TestSet, levels: int, seed: int) -> GoldenImages:
     """Returns the images of a data set, followed by the probes of the conformance test.
 
     Args:
+        net: For which some of the probes are made.
         data: Labelled images.
         levels: Half the width of the boxes of which the corners are probed.
         seed: Of the random images.
     """
-    families = make_probes(data.images[:PROBED_IMAGES], levels, seed)
+    families = dict(make_probes(net, data.images[:PROBED_IMAGES], levels, seed).families)
     del families["data"]
     images = np.concatenate([data.images, *(family[:] for family in families.values())])
     labels = np.full(len(images), PROBE, np.int64)

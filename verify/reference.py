@@ -31,7 +31,7 @@ from linfdeploy.onnx.pixel_net import PixelNet, Precision
 from linfdeploy.onnx.trace import chain_from_net
 from linfdeploy.report.model import ReferenceFacts
 from linfdeploy.verify.certificates import Flags, certified_by_margin, exact_margins, separated
-from linfdeploy.verify.conformance import run_batched
+from linfdeploy.verify.determinism import run_batched
 from linfdeploy.verify.threat import box_of
 
 __all__ = ["Reference", "load_reference"]

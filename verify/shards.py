@@ -134,8 +134,15 @@ class Shards:
         """See `Ranks.together`."""
         return self.ranks.together(action)
 
-    def from_first(self, action: Callable[[], Result]) -> Result:
-        """See `Ranks.from_first`; for what is too small to be shared out."""
+    def from_first(self, action: Callable[[], Result], name: str = "") -> Result:
+        """See `Ranks.from_first`; for what is too small to be shared out.
+
+        Args:
+            action: What to do.
+            name: Of the step, where it takes long enough to be shown.
+        """
+        if name:
+            self.progress.step(name, 0)
         return self.ranks.from_first(action)
 
     def map(self, step: Step, count: int) -> dict[str, npt.NDArray[Any]]:

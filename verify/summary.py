@@ -16,6 +16,7 @@ from linfdeploy import __version__
 from linfdeploy.engines.base import Images, Logits
 from linfdeploy.engines.build import OpenedEngine
 from linfdeploy.engines.bundle.read import Bundle
+from linfdeploy.engines.roundings import name_of
 from linfdeploy.errors import DatasetError
 from linfdeploy.onnx.pixel_net import PIXEL_MAX
 from linfdeploy.report.model import (
@@ -27,6 +28,7 @@ from linfdeploy.report.model import (
     Curve,
     EngineFacts,
     Eps,
+    LayerFacts,
     Lipschitz,
     SampleRow,
     Violation,
@@ -132,7 +134,6 @@ def report_of(
     """Assembles the report."""
     certificates, before = found.certificates, found.before
     correct = certificates.labels == data.labels
-    rounding = found.conformance.rounding
     return AuditReport(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         linfdeploy=__version__,
@@ -148,7 +149,7 @@ def report_of(
         conformance=found.conformance.conformance,
         lipschitz=found.lipschitz,
         curve=_curve(certificates.radii, correct, threat.levels),
-        assumptions=assumptions_of(threat, rounding.name if rounding else None),
+        assumptions=assumptions_of(threat, name_of(found.conformance.roundings)),
         violations=tuple(violations),
         rows=_rows(data, found),
         classes=tuple(_classes(data, certificates.flags, correct)),
@@ -168,8 +169,10 @@ def _engine_facts(subject: Subject, conformance: ConformanceResult) -> EngineFac
         sha256=opened.sha256,
         grid=graph.net.grid,
         form=graph.options.form,
-        variant=conformance.rounding.name if conformance.rounding else None,
+        variant=name_of(conformance.roundings),
         versions={"linfdeploy": __version__, **opened.engine.versions},
+        layers=tuple(LayerFacts(layer.weight.shape[1], layer.weight.shape[0]) for layer in graph.net.layers),
+        model_sha256=opened.manifest.model_sha256 if opened.manifest else None,
     )
 
 

@@ -7,6 +7,7 @@ A command's module imports nothing heavy at its top, so that `linfdeploy --help`
 from __future__ import annotations
 
 import importlib
+import keyword
 import os
 import signal
 import sys
@@ -21,7 +22,7 @@ from linfdeploy.errors import LinfDeployError
 
 __all__ = ["main"]
 
-COMMANDS = ("demo", "train", "export", "build", "bundle", "verify", "vnnlib", "inspect")
+COMMANDS = ("demo", "train", "import", "export", "build", "bundle", "verify", "vnnlib", "inspect")
 
 
 class Commands(click.Group):
@@ -35,7 +36,9 @@ class Commands(click.Group):
         """Imports the command's module and returns its command."""
         if cmd_name not in COMMANDS:
             raise click.UsageError(f"there is no command {cmd_name!r}; expected one of {', '.join(COMMANDS)}")
-        command: click.Command = importlib.import_module(f"linfdeploy.cli.{cmd_name}").command
+        # `import` cannot be the name of a module.
+        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command: click.Command = importlib.import_module(f"linfdeploy.cli.{module}").command
         return command
 
 

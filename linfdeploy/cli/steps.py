@@ -161,7 +161,7 @@ def bundle(request: BundleRequest) -> list[str]:
     data = _test_set(request.data, request.data_root, request.samples)
     net = model.graph.net
     data.check_fits(net.input_shape, net.classes, "the net")
-    golden = golden_images(data, threat.levels, request.seed)
+    golden = golden_images(net, data, threat.levels, request.seed)
     options = BundleOptions(request.target, request.eps.strip(), request.seed)
     record = write_bundle(request.output, model, golden, options)
     grid = "" if record.grid is None else f" on a grid of 2^-{record.grid} pixel"
@@ -187,6 +187,7 @@ class VerifyRequest:
     seed: int
     precision: Precision | None
     report: Path
+    rebuild: bool = False
 
 
 def verify(request: VerifyRequest, progress: Progress, ranks: Ranks) -> tuple[AuditReport, ReportPaths]:
@@ -222,15 +223,19 @@ def _audited(request: VerifyRequest) -> tuple[Subject, TestSet, AuditOptions]:
     engine = found.engine if found else request.engine
     subject = Subject(engine, open_engine(engine), _reference(request.reference), found)
     precision = request.precision or (found.record.precision if found else None)
-    options = AuditOptions(threat, request.attack, request.seed, precision)
+    options = AuditOptions(threat, request.attack, request.seed, precision, request.rebuild)
     return subject, _audited_images(request, found), options
 
 
 def _written(result: AuditResult, folder: Path) -> ReportPaths:
+    from linfdeploy.files import write_bytes
     from linfdeploy.report import write_report
+    from linfdeploy.report.png import png_bytes
 
     for name, arrays in result.evidence.items():
         _write_npz(folder / name, arrays)
+    for name, picture in result.pictures.items():
+        write_bytes(folder / name, png_bytes(picture))
     return write_report(result.report, folder)
 
 

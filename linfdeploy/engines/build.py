@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from linfdeploy.errors import EngineError, InputError
 from linfdeploy.files import atomic_write, read_bytes, sha256_of
 from linfdeploy.onnx.read import MAX_BYTES, DeployedGraph, read_graph
 
-__all__ = ["BACKENDS", "OpenedEngine", "engine_from_onnx", "open_engine", "refitted_engine"]
+__all__ = ["BACKENDS", "OpenedEngine", "engine_from_onnx", "open_engine", "rebuilder", "refitted_engine"]
 
 BACKENDS = ("tensorrt", "onnxruntime", "tensorrt-rtx")
 """Backends in the order in which `build` tries them; each is a module of this package."""
@@ -40,6 +40,7 @@ class OpenedEngine:
         manifest: None for a bare ONNX file.
         backend: Name of the backend.
         sha256: Of the engine's file.
+        options: Of the backend, as it was opened.
     """
 
     engine: Engine
@@ -47,6 +48,7 @@ class OpenedEngine:
     manifest: Manifest | None
     backend: str
     sha256: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def engine_from_onnx(model: Path, out: Path, backend: str | None, options: Mapping[str, Any]) -> Manifest:
@@ -121,7 +123,29 @@ def open_engine(path: Path, options: Mapping[str, Any] | None = None) -> OpenedE
     _check_plan(path, data, backend, manifest)
     graph = read_graph(path if manifest is None or backend.FILE_IS_GRAPH else _kept_model(path, manifest))
     used = {**(manifest.options if manifest else {}), **(options or {})}
-    return OpenedEngine(backend.load(graph, used, data), graph, manifest, backend.BACKEND, sha256_of(data))
+    return OpenedEngine(backend.load(graph, used, data), graph, manifest, backend.BACKEND, sha256_of(data), used)
+
+
+def rebuilder(opened: OpenedEngine, *, dear: bool) -> Callable[[], Engine] | None:
+    """Returns what builds and opens an engine again from its graph, with its options, writing nothing.
+
+    Args:
+        opened: The engine.
+        dear: Whether a backend that takes minutes may build as well; only ONNX Runtime's plan is made in no time.
+
+    Returns:
+        None where it is not to be built, or this machine cannot.
+    """
+    if opened.backend not in BACKENDS:
+        return None
+    backend = _backend(opened.backend)
+    if not (backend.FILE_IS_GRAPH or dear) or backend.available() is not None:
+        return None
+
+    def rebuild() -> Engine:
+        return backend.load(opened.graph, opened.options, backend.build(opened.graph, opened.options).data)
+
+    return rebuild
 
 
 def _own_graph(model: Path) -> DeployedGraph:

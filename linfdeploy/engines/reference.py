@@ -12,56 +12,23 @@ with no slack: each operation is monotone in each argument, and so is rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from linfdeploy.engines.base import Answers, Engine, Images, Logits
-from linfdeploy.kernels import linf_dist, linf_dist_bounds
+from linfdeploy.engines.roundings import PER_OP, Rounding, flushed, operands_of, roundings_of
+from linfdeploy.kernels import linf_dist, linf_dist_argmax, linf_dist_bounds
 from linfdeploy.onnx.pixel_net import PixelNet
 from linfdeploy.onnx.radius import radius_slack
 
-__all__ = ["PER_OP", "ReferenceEngine", "Rounding", "roundings_of"]
+__all__ = ["PER_OP", "Hull", "ReferenceEngine", "Rounding", "evaluator_of", "roundings_of"]
 
-
-@dataclass(frozen=True)
-class Rounding:
-    """After which operations a float16 net rounds to float16; elsewhere it holds float32.
-
-    Attributes:
-        distance: After the hidden layers' distances.
-        bias: After the hidden layers' bias sums.
-        last_distance: After the last layer's distance.
-        last_bias: After the last layer's bias sum.
-    """
-
-    distance: bool = True
-    bias: bool = True
-    last_distance: bool = True
-    last_bias: bool = True
-
-    @property
-    def name(self) -> str:
-        """`per-op`, `fp32 held throughout`, or the operations that round."""
-        rounds = [name.replace("_", " ") for name, on in vars(self).items() if on]
-        if len(rounds) == len(vars(self)):
-            return "per-op"
-        return f"rounds after {', '.join(rounds)}" if rounds else "fp32 held throughout"
-
-
-PER_OP = Rounding()
-
-
-def roundings_of(net: PixelNet) -> Iterator[Rounding]:
-    """Yields the roundings an engine of the net may follow, per-op first. In float32 there is just one."""
-    if net.format != np.float16:
-        yield PER_OP
-        return
-    flags = (True, False)
-    for distance, bias, last_distance, last_bias in product(flags, repeat=4):
-        yield Rounding(distance, bias, last_distance, last_bias)
+Indices: TypeAlias = npt.NDArray[np.int64]
+Flags: TypeAlias = npt.NDArray[np.bool_]
+Ends: TypeAlias = tuple[Logits, Logits]
 
 
 class ReferenceEngine(Engine):
@@ -73,8 +40,8 @@ class ReferenceEngine(Engine):
         self.input_shape = net.input_shape
         self.classes = net.classes
         self.versions = {"numpy": np.__version__}
-        self._weights = [layer.weight.astype(np.float32) for layer in net.layers]
-        self._biases = [layer.bias.astype(np.float32) for layer in net.layers]
+        operands = operands_of(net, rounding)
+        self._weights, self._biases = operands.weights, operands.biases
         self._radius = radius
 
     def bounds(self, lower: Images, upper: Images) -> tuple[Logits, Logits]:
@@ -101,6 +68,27 @@ class ReferenceEngine(Engine):
         low, high = self._layer_bounds(low, high, len(self._weights) - 1)
         return -high, -low
 
+    def stages(self, lower: Images, upper: Images) -> Iterator[tuple[Ends | None, Ends]]:
+        """Yields the bounds of `last_inputs` and those of `bounds`, for each rounding that is possible.
+
+        The first is None where a folded bias is missing from what enters the last layer's subtraction.
+        """
+        box = self.last_inputs(lower, upper)
+        yield (None if self.rounding.folded else box), self.last_bounds(*box)
+
+    def explains(self, images: Images, logits: Logits) -> Flags:
+        """Returns for which images (N,) the logits (N, K) are, bit by bit, those of the rounding."""
+        same: Flags = (self.run(images) == logits).all(1)
+        return same
+
+    def attaining(self, images: Images) -> Iterator[Indices]:
+        """Yields, layer by layer, which input attains each output's distance, (N, O); the lowest of equal ones."""
+        x = _flat(images)
+        for index, weight in enumerate(self._weights):
+            distance, attains = linf_dist_argmax(x, weight)
+            x = self._add(distance, self._biases[index], index)
+            yield attains
+
     def _layer_bounds(self, low: Logits, high: Logits, index: int) -> tuple[Logits, Logits]:
         low, high = self.distance_bounds(low, high, self._weights[index])
         return self._add(low, self._biases[index], index), self._add(high, self._biases[index], index)
@@ -124,10 +112,22 @@ class ReferenceEngine(Engine):
         last, rounding = index == len(self._weights) - 1, self.rounding
         # Weights beyond the format's range are reported, not met with numpy's warnings.
         with np.errstate(over="ignore"):
-            if self.net.format != np.float16:
-                return distance + bias
-            rounded = _half(distance, rounding.last_distance if last else rounding.distance) + bias
-            return _half(rounded, rounding.last_bias if last else rounding.bias)
+            rounds = rounding.last_distance if last else rounding.distance
+            distance = self._rounded(distance, rounds, flushes=rounding.flush != "never")
+            if rounding.folded and not last:
+                return distance
+            # What leaves a hidden layer enters the next one; what leaves the last enters nothing.
+            flushes = "outputs" in rounding.flush or (rounding.flush != "never" and not last)
+            return self._rounded(distance + bias, rounding.last_bias if last else rounding.bias, flushes=flushes)
+
+    def _rounded(self, values: Logits, rounds: bool, *, flushes: bool) -> Logits:
+        """Rounds and flushes to the net's format; what is held in float32 is never subnormal there."""
+        if not rounds:
+            return values
+        if self.net.format == np.float16:
+            # Rounding a float32 result of float16 operands gives the float16 result: 24 >= 2*11 + 2 bits.
+            values = values.astype(np.float16).astype(np.float32)
+        return flushed(values, self.net.format).astype(np.float32, copy=False) if flushes else values
 
     def label_and_radius(self, logits: Logits) -> Answers:
         """Computes the graph's outputs `label` and `radius` from logits (N, K), operation by operation."""
@@ -136,10 +136,42 @@ class ReferenceEngine(Engine):
         return {"label": logits.argmax(1), "radius": radius}
 
 
+class Hull:
+    """Several evaluators of one net, when it is not known which of them an engine follows.
+
+    Guarantees of `bounds` what the module says, for every engine that follows one of them at each image.
+    """
+
+    def __init__(self, net: PixelNet, roundings: Sequence[Rounding]) -> None:
+        self.net = net
+        self.members = tuple(ReferenceEngine(net, rounding) for rounding in roundings)
+
+    def bounds(self, lower: Images, upper: Images) -> Ends:
+        """As `ReferenceEngine.bounds`: the smallest lower and the largest upper ends."""
+        return _hull([member.bounds(lower, upper) for member in self.members])
+
+    def stages(self, lower: Images, upper: Images) -> Iterator[tuple[Ends | None, Ends]]:
+        """Yields those of each member."""
+        for member in self.members:
+            yield from member.stages(lower, upper)
+
+    def explains(self, images: Images, logits: Logits) -> Flags:
+        """Returns for which images (N,) a member has the very logits (N, K)."""
+        same: Flags = np.logical_or.reduce([member.explains(images, logits) for member in self.members])
+        return same
+
+
+def evaluator_of(net: PixelNet, roundings: Sequence[Rounding]) -> ReferenceEngine | Hull | None:
+    """Returns what bounds an engine that follows one of the roundings; None if there is none."""
+    if len(roundings) < 2:
+        return ReferenceEngine(net, roundings[0]) if roundings else None
+    return Hull(net, roundings)
+
+
+def _hull(ends: Sequence[Ends]) -> Ends:
+    lower, upper = zip(*ends, strict=True)
+    return np.minimum.reduce(lower), np.maximum.reduce(upper)
+
+
 def _flat(images: Images) -> Logits:
     return images.reshape(len(images), -1).astype(np.float32)
-
-
-def _half(values: Logits, rounds: bool) -> Logits:
-    # Rounding a float32 result of float16 operands gives the float16 result: 24 >= 2*11 + 2 bits.
-    return values.astype(np.float16).astype(np.float32) if rounds else values

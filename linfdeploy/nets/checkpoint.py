@@ -20,7 +20,17 @@ from linfdeploy.files import read_bytes, write_bytes
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.nets.spec import NetSpec
 
-__all__ = ["FORMAT", "Checkpoint", "load_checkpoint", "load_plain", "save_checkpoint", "save_plain"]
+__all__ = [
+    "FORMAT",
+    "MAX_BYTES",
+    "Checkpoint",
+    "check_sums",
+    "load_checkpoint",
+    "load_plain",
+    "net_from_state",
+    "save_checkpoint",
+    "save_plain",
+]
 
 FORMAT = "linfdeploy.checkpoint/1"
 MAX_BYTES = 8 * 2**30
@@ -67,7 +77,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"expected format {FORMAT!r} and fields {sorted(expected)}"
         )
     try:
-        return Checkpoint(_net_from(data), _provenance_from(data["provenance"]))
+        net = net_from_state(NetSpec.from_json(data["spec"]), data["state_dict"])
+        return Checkpoint(net, _provenance_from(data["provenance"]))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
@@ -92,7 +103,7 @@ def load_plain(path: Path, what: str) -> Mapping[str, Any]:
     """
     raw = read_bytes(path, MAX_BYTES, what)
     try:
-        _check_sums(raw)
+        check_sums(raw)
         # torch warns of what it finds strange in a file; ours to judge, in one line.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -111,8 +122,35 @@ def load_plain(path: Path, what: str) -> Mapping[str, Any]:
     return data
 
 
-def _check_sums(raw: bytes) -> None:
-    """Compares every record with its checksum: torch writes it but does not look at it."""
+def net_from_state(spec: NetSpec, state: object) -> LinfNet:
+    """Makes the net of a spec with the tensors of a file.
+
+    Args:
+        spec: The net.
+        state: By name, float32 in the shapes of the net, checked here.
+
+    Returns:
+        In evaluation mode, at p = inf, without gradients.
+
+    Raises:
+        CheckpointError: A tensor is missing, unknown, of another type or shape, or not finite.
+    """
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in LinfNet(spec).state_dict().items()}
+    values = _checked_state(state, shapes)
+    # The first weights are drawn and thrown away: a program's random numbers must not depend on what it reads.
+    with torch.random.fork_rng(devices=[]):
+        net = LinfNet(spec)
+    net.load_state_dict(values)
+    return net.eval().requires_grad_(False)
+
+
+def check_sums(raw: bytes) -> None:
+    """Compares every record of a zip file with its checksum: torch writes it but does not look at it.
+
+    Raises:
+        ValueError: A record is not what was written. What is damaged otherwise raises almost anything.
+    """
     if not zipfile.is_zipfile(io.BytesIO(raw)):
         return
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
@@ -132,19 +170,7 @@ def _provenance_from(data: object) -> Mapping[str, Any]:
     return data
 
 
-def _net_from(data: Mapping[str, Any]) -> LinfNet:
-    spec = NetSpec.from_json(data["spec"])
-    with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in LinfNet(spec).state_dict().items()}
-    _check_state(data["state_dict"], shapes)
-    # The first weights are drawn and thrown away: a program's random numbers must not depend on what it reads.
-    with torch.random.fork_rng(devices=[]):
-        net = LinfNet(spec)
-    net.load_state_dict(data["state_dict"])
-    return net.eval().requires_grad_(False)
-
-
-def _check_state(state: object, shapes: Mapping[str, torch.Size]) -> None:
+def _checked_state(state: object, shapes: Mapping[str, torch.Size]) -> Mapping[str, Any]:
     if not isinstance(state, Mapping) or set(state) != set(shapes):
         found = set(map(brief, state)) if isinstance(state, Mapping) else set()
         expected = set(map(brief, shapes))
@@ -154,6 +180,7 @@ def _check_state(state: object, shapes: Mapping[str, torch.Size]) -> None:
         )
     for name, shape in shapes.items():
         _check_tensor(name, state[name], shape)
+    return state
 
 
 def _listed(names: set[str]) -> str:

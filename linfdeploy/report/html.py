@@ -6,18 +6,24 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from linfdeploy.files import write_bytes
-from linfdeploy.report import plots, words
-from linfdeploy.report.model import AuditReport, SampleRow
+from linfdeploy.report import words
+from linfdeploy.report.figures import figures, unbroken
+from linfdeploy.report.model import AuditReport, Picture
+from linfdeploy.report.picture import data_uri, drawable
+from linfdeploy.report.remedies import remedy
+from linfdeploy.report.shown import FATES, Shown, shown_of
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment
 
-__all__ = ["Comparison", "Figure", "Group", "comparisons", "groups", "html_bytes", "write_html"]
+__all__ = ["Comparison", "Group", "Shot", "comparisons", "groups", "html_bytes", "page_bytes", "write_html"]
 
 MAX_VIOLATIONS = 200
 
@@ -32,34 +38,38 @@ _HIDDEN = (
 )
 _VISIBLE = {code: f"\\u{code:04x}" for code in _HIDDEN}
 
-_CURVE_HOLDS = (
-    "How many images stay correct, whatever an attacker does, as he is allowed more. The attack's point is an "
-    "upper bound, the lines are lower bounds; the truth lies between."
-)
-_CURVE_VOID = (
-    "What the certificates would promise for other radii, had the audit not failed. They promise nothing now."
-)
+_PICTURES: Mapping[str, tuple[str, str]] = {
+    "broken": (
+        "Certified, yet changed by the attack",
+        "Each of these contradicts its certificate. Left the image, right what the attack made of it.",
+    ),
+    "fell": (
+        "Changed by the attack",
+        "Right answers that were not certified, and an image within eps that the engine takes for another class.",
+    ),
+    "fragile": (
+        "Least certified right answers",
+        "Right answers with the smallest certified radius: what the engine is least sure to withstand.",
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One figure before (the checkpoint) and after deployment (the engine)."""
+    """One figure before (the checkpoint) and after deployment (the engine); `points` as in `Shown.changes`."""
 
     title: str
     note: str
     before: float | None
     after: float | None
+    points: float | None
 
     @property
     def change(self) -> str:
-        """The difference of the two percentages as they are shown."""
-        if self.before is None or self.after is None:
+        """The points in words."""
+        if self.points is None:
             return ""
-        tenths = [
-            round(float(words.percent(value).removesuffix(" %")) * 10) for value in (self.before, self.after)
-        ]
-        points = (tenths[1] - tenths[0]) / 10
-        return f"{points:+.1f}".replace("-", "\N{MINUS SIGN}") if points else "none"
+        return f"{self.points:+.1f}".replace("-", "\N{MINUS SIGN}") if self.points else "none"
 
 
 @dataclass(frozen=True)
@@ -72,33 +82,41 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A plot with its words; without an `svg` the page says `absent`."""
+class Shot:
+    """A picture as the page shows it: texts, and images as `data:` addresses."""
 
-    title: str
-    caption: str
-    svg: str
-    absent: str
-    legend: tuple[tuple[str, str], ...] = ()
+    index: int
+    fate: str
+    label: int
+    changed_to: int | None
+    margin: str
+    radius: str
+    image: str
+    adversarial: str | None
 
 
 def html_bytes(report: AuditReport) -> bytes:
     """Returns the page; strings of the report are escaped."""
-    curve, *rest = figures(report)
-    page = _template().render(
+    shown = shown_of(report)
+    curve, *rest = figures(report, shown)
+    return page_bytes(
+        "report.html",
         report=report,
-        words=words,
+        shown=shown,
         sentence=words.sentence(report),
-        comparisons=comparisons(report),
-        groups=groups(report),
+        comparisons=comparisons(report, shown),
+        groups=groups(report, shown),
         strongest=words.strongest(report.certified),
+        certificates=[name for name in words.CERTIFICATES if getattr(report.certified, name) is not None],
+        radii_by_label={item.label: item for item in shown.radii},
         bracket=words.bracket(report),
         curve=curve,
         figures=rest,
+        pictures=list(map(_shot, filter(_can_be_drawn, report.pictures))),
+        picture_groups=_PICTURES,
+        remedy=remedy,
         max_violations=MAX_VIOLATIONS,
     )
-    # A file name that is not UTF-8 reaches us with lone surrogates.
-    return page.translate(_VISIBLE).encode("utf-8", "backslashreplace")
 
 
 def write_html(report: AuditReport, path: Path) -> None:
@@ -110,38 +128,44 @@ def write_html(report: AuditReport, path: Path) -> None:
     write_bytes(path, html_bytes(report))
 
 
-def comparisons(report: AuditReport) -> list[Comparison]:
+def page_bytes(template: str, **context: object) -> bytes:
+    """Returns a page as UTF-8; every string in it is escaped, and no character in it can hide another."""
+    page = _environment().get_template(template).render(words=words, **context)
+    # A file name that is not UTF-8 reaches us with lone surrogates.
+    return page.translate(_VISIBLE).encode("utf-8", "backslashreplace")
+
+
+def comparisons(report: AuditReport, shown: Shown) -> list[Comparison]:
     """Returns the table of what deployment changed."""
-    certified, attack = report.certified, report.attack
+    return list(_comparisons(report, shown.changes))
+
+
+def _comparisons(report: AuditReport, points: Mapping[str, float | None]) -> Iterator[Comparison]:
+    accuracy, certified, attack = report.accuracy, report.certified, report.attack
     margin = "exact" if certified.exact is not None else "delta"
-    found = [
-        Comparison("Correct", "no attacker", report.accuracy.reference_clean, report.accuracy.clean),
-        Comparison(
-            "Correct and certified by margin",
-            words.CERTIFICATES[margin][0],
-            certified.reference_margin,
-            getattr(certified, margin),
-        ),
-        Comparison(
-            "Correct and certified by intervals",
-            words.CERTIFICATES["interval"][0],
-            certified.reference,
-            certified.interval,
-        ),
-    ]
-    if attack is None:
-        return found
-    note = f"{attack.name}, {words.plural(attack.steps, 'step')}, {words.plural(attack.restarts, 'restart')}"
-    return [
-        *found,
-        Comparison("Correct under attack", note, attack.reference_robust_accuracy, attack.robust_accuracy),
-    ]
+    yield Comparison("Correct", "no attacker", accuracy.reference_clean, accuracy.clean, points["clean"])
+    yield Comparison(
+        "Correct and certified by margin",
+        words.CERTIFICATES[margin][0],
+        certified.reference_margin,
+        getattr(certified, margin),
+        points["margin"],
+    )
+    yield Comparison(
+        "Correct and certified by intervals",
+        words.CERTIFICATES["interval"][0],
+        certified.reference,
+        certified.interval,
+        points["interval"],
+    )
+    if attack is not None:
+        note = f"{attack.name}, {words.plural(attack.steps, 'step')}, {words.plural(attack.restarts, 'restart')}"
+        shares = attack.reference_robust_accuracy, attack.robust_accuracy
+        yield Comparison("Correct under attack", note, *shares, points["attack"])
 
 
-def groups(report: AuditReport) -> list[Group]:
+def groups(report: AuditReport, shown: Shown) -> list[Group]:
     """Sorts the samples by what is known of them; empty groups are left out."""
-    best = words.strongest(report.certified)
-    fates = [_fate(row, best[0] if best else None) for row in report.rows]
     kept = "withstood the attack" if report.attack else "not attacked"
     titles = {
         "certified": "correct, its certificate void" if report.violations else "correct and certified",
@@ -150,98 +174,40 @@ def groups(report: AuditReport) -> list[Group]:
         "wrong": "classified wrongly",
         "broken": "certified, yet changed by the attack",
     }
-    return [Group(css, title, count) for css, title in titles.items() if (count := fates.count(css))]
+    return [Group(fate, titles[fate], count) for fate in FATES if (count := shown.fates[fate])]
 
 
-def figures(report: AuditReport) -> list[Figure]:
-    """Returns the plots in the order of the page."""
-    return [_curve(report), _margins(report), _convergence(report), _ulps(report), _lipschitz(report)]
+def _can_be_drawn(picture: Picture) -> bool:
+    return drawable(picture.image)
 
 
-def _fate(row: SampleRow, certificate: str | None) -> str:
-    certified = certificate is not None and bool(getattr(row, certificate))
-    if row.prediction != row.label:
-        return "wrong"
-    if row.attacked:
-        return "broken" if certified else "fell"
-    return "certified" if certified else "open"
-
-
-def _curve(report: AuditReport) -> Figure:
-    robust = report.attack.robust_accuracy if report.attack else None
-    drawn = {name: getattr(report.certified, name) for name in words.CERTIFICATES if getattr(report.curve, name)}
-    legend = [(name, f"{words.CERTIFICATES[name][0]}: {_share(value)}") for name, value in drawn.items()]
-    if robust is not None:
-        legend.append(("attack", f"Withstood the attack: {_share(robust)}"))
-    return Figure(
-        "Certified accuracy over eps",
-        _CURVE_VOID if report.violations else _CURVE_HOLDS,
-        plots.certified_over_eps(report.curve, float(report.eps.levels), robust),
-        "No certificate applies to this engine.",
-        tuple(legend),
+def _shot(picture: Picture) -> Shot:
+    return Shot(
+        picture.index,
+        picture.fate,
+        picture.label,
+        picture.changed_to,
+        words.level(picture.margin),
+        "none" if picture.radius is None or picture.radius == "-1" else words.level(Fraction(picture.radius)),
+        data_uri(picture.image),
+        data_uri(picture.adversarial) if picture.adversarial else None,
     )
-
-
-def _margins(report: AuditReport) -> Figure:
-    return Figure(
-        "Margins",
-        "The engine's lead of the right class over the next. Right of the mark it exceeds 2 eps: more than any "
-        "change within eps can take from a 1-Lipschitz net.",
-        plots.margins(report.rows, 2 * float(report.eps.levels)),
-        "No margin is a finite number.",
-        (("right", "right answer"), ("wrong-answer", "wrong answer")),
-    )
-
-
-def _convergence(report: AuditReport) -> Figure:
-    attack, best = report.attack, words.strongest(report.certified)
-    svg = attack and plots.attack_convergence(
-        attack.robust_by_step, attack.robust_accuracy, best[1] if best else None
-    )
-    return Figure(
-        "Attack convergence",
-        "A line that is still falling at its end says that the attack was stopped too early.",
-        svg or "",
-        "The attack has no steps to show." if attack else "No attack was run.",
-    )
-
-
-def _ulps(report: AuditReport) -> Figure:
-    return Figure(
-        "Engine against evaluator",
-        "The engine's outputs by their distance from the bit-exact evaluator's, in units in the last place.",
-        plots.ulps(report.conformance.ulps),
-        "No output was compared.",
-    )
-
-
-def _lipschitz(report: AuditReport) -> Figure:
-    return Figure(
-        "Lipschitz ratios",
-        "How far the outputs of two images moved apart, measured by the distance of the images. The certificates "
-        "rest on no pair exceeding 1.",
-        plots.lipschitz_ratios(report.lipschitz.ratios),
-        "No pair was compared.",
-        (("right", "at most 1"), ("above", "above 1")),
-    )
-
-
-def _share(value: float | None) -> str:
-    return "n/a" if value is None else _unbroken(words.percent(value))
 
 
 @functools.cache
-def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
+def _environment() -> Environment:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    folder = importlib.resources.files("linfdeploy.report").joinpath("templates")
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8")),
+    )
     environment.filters["finite"] = math.isfinite
+    environment.filters["level"] = words.level
     environment.filters["percent"] = words.percent
-    environment.filters["unbroken"] = _unbroken
-    text = importlib.resources.files("linfdeploy.report").joinpath("template.html").read_text("utf-8")
-    return environment.from_string(text)
-
-
-def _unbroken(text: str) -> str:
-    """Keeps a number and its unit on one line."""
-    return text.replace(" %", "\u00a0%")
+    environment.filters["unbroken"] = unbroken
+    return environment

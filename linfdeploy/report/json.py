@@ -14,19 +14,20 @@ from linfdeploy.errors import InputError
 from linfdeploy.files import read_bytes, write_bytes
 from linfdeploy.report.model import AuditReport
 from linfdeploy.report.schema import first_fault
+from linfdeploy.report.shown import shown_of
 
-__all__ = ["json_bytes", "read_json", "report_to_json", "write_json"]
+__all__ = ["json_bytes", "plain_bytes", "read_json", "report_to_json", "write_json"]
 
 MAX_BYTES = 64 * 2**20
 
 
 def report_to_json(report: AuditReport) -> dict[str, Any]:
-    """Returns the report as plain data with its verdict, without the rows that are `samples.csv`.
+    """Returns the report as plain data with its verdict and what is shown of it.
 
-    A number that is not finite becomes None.
+    Left out are the rows, which are `samples.csv`, and the pixels of pictures. A number that is not finite becomes
+    None.
     """
-    data = {item.name: _plain(getattr(report, item.name)) for item in fields(report) if item.name != "rows"}
-    return {**data, "verdict": report.verdict}
+    return {**_plain(report), "verdict": report.verdict, "shown": _plain(shown_of(report))}
 
 
 def json_bytes(report: AuditReport) -> bytes:
@@ -39,6 +40,11 @@ def json_bytes(report: AuditReport) -> bytes:
     if fault := first_fault(data):
         raise ValueError(f"the audit filled its report wrongly: {fault}")
     return f"{_text(data, '')}\n".encode("ascii")
+
+
+def plain_bytes(value: object) -> bytes:
+    """Returns a dataclass as JSON in the same form: what is not to be written is left out."""
+    return f"{_text(_plain(value), '')}\n".encode("ascii")
 
 
 def write_json(report: AuditReport, path: Path) -> None:
@@ -58,7 +64,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     raw = read_bytes(path, MAX_BYTES, "a report.json")
     try:
-        data = json.loads(raw, parse_constant=_finite, parse_float=_finite)
+        data = json.loads(raw, parse_constant=_finite, parse_float=_finite, parse_int=_integer)
     # A hostile file can also be nested too deep or hold a number of a million digits.
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}); expected a report.json as verify writes it") from None
@@ -70,7 +76,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
-        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+        kept = (item.name for item in fields(value) if item.metadata.get("written", True))
+        return {name: _plain(getattr(value, name)) for name in kept}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -88,6 +95,13 @@ def _text(value: Any, indent: str) -> str:
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         return "[\n" + ",\n".join(inner + _text(item, inner) for item in value) + f"\n{indent}]"
     return json.dumps(value, allow_nan=False)
+
+
+def _integer(text: str) -> int:
+    # None that we write is larger, and larger ones do not become floats.
+    if abs(number := int(text)) >= 2**63:
+        raise ValueError(f"an integer of {len(text)} digits is too large")
+    return number
 
 
 def _finite(text: str) -> float:

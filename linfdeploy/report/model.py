@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report of an audit as plain data.
 
-`report.json` is exactly this, field by field, and the verdict; `rows` are `samples.csv`. Fractions are floats in
-[0, 1], of all samples unless said otherwise; `None` means that the figure does not apply, never zero.
+`report.json` is exactly this, field by field, with the verdict and what is `shown`; `rows` are `samples.csv`.
+Fractions are floats in [0, 1], of all samples unless said otherwise; `None` means that the figure does not apply,
+never zero.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ __all__ = [
     "SCHEMA",
     "Accuracy",
     "Attack",
+    "AttackRun",
     "AuditReport",
     "Certified",
     "ClassResult",
@@ -23,14 +25,22 @@ __all__ = [
     "EngineFacts",
     "Eps",
     "GoldenFacts",
+    "LayerCoverage",
+    "LayerFacts",
     "Lipschitz",
+    "Picture",
     "Probe",
+    "Raster",
     "ReferenceFacts",
     "SampleRow",
+    "SanityFlag",
     "Violation",
 ]
 
 SCHEMA = "linfdeploy.report/1"
+
+UNWRITTEN: Mapping[str, bool] = {"written": False}
+"""Metadata of a field that `report.json` leaves out."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,14 @@ class Eps:
 
 
 @dataclass(frozen=True)
+class LayerFacts:
+    """One layer: how many values it takes and how many it gives."""
+
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True)
 class EngineFacts:
     """What was audited.
 
@@ -61,8 +79,10 @@ class EngineFacts:
         sha256: Of the engine's file, lower-case hexadecimal.
         grid: Weights are multiples of `2**-grid` pixels; None without a grid.
         form: How the graph spells the layers.
-        variant: The rounding order that the engine was found to follow; None where every order agrees.
+        variant: The rounding order that the engine was found to follow; None where none matched.
         versions: Of the packages that ran it, by name.
+        layers: The net's layers, the first one first.
+        model_sha256: Of the ONNX file that the engine was built from, where its manifest says so.
     """
 
     path: str
@@ -73,6 +93,8 @@ class EngineFacts:
     form: str
     variant: str | None
     versions: Mapping[str, str]
+    layers: tuple[LayerFacts, ...] = ()
+    model_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -133,16 +155,55 @@ class ClassResult:
 
 
 @dataclass(frozen=True)
-class Attack:
-    """What the attack left standing.
+class AttackRun:
+    """What one attack achieved on the engine.
 
     Attributes:
         name: Of the attack.
-        steps: Of each restart.
-        restarts: From different starting points.
-        robust_accuracy: Fraction that the engine still classified correctly: an upper bound of the truth.
-        reference_robust_accuracy: The same for the checkpoint.
-        robust_by_step: The engine twin's robust accuracy after each step, the first step first.
+        samples: How many it was run on.
+        images: How many images of it were run on the engine.
+        robust_accuracy: Fraction of all samples that are classified correctly and that this attack left so; those
+            it was not run on count as left.
+    """
+
+    name: str
+    samples: int
+    images: int
+    robust_accuracy: float
+
+
+@dataclass(frozen=True)
+class SanityFlag:
+    """One check of whether the attacks are worth their name, on a few samples.
+
+    Attributes:
+        name: What ought to hold.
+        passed: Whether it does.
+        found: In words.
+        expected: In words.
+    """
+
+    name: str
+    passed: bool
+    found: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What the attacks left standing.
+
+    Attributes:
+        name: Of the attacks together.
+        steps: Of the papers' PGD.
+        restarts: Gradient searches of a sample, each from another starting point or at another class.
+        robust_accuracy: Fraction that the engine still classified correctly under all attacks: an upper bound of
+            the truth.
+        reference_robust_accuracy: The same for the checkpoint, under the images that the attacks arrived at.
+        robust_by_step: The engine twin's robust accuracy after each step of the papers' PGD, the first step
+            first.
+        runs: One for each attack.
+        sanity: Whether the attacks are worth their name.
     """
 
     name: str
@@ -151,6 +212,8 @@ class Attack:
     robust_accuracy: float
     reference_robust_accuracy: float | None
     robust_by_step: tuple[float, ...]
+    runs: tuple[AttackRun, ...] = ()
+    sanity: tuple[SanityFlag, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,6 +235,22 @@ class GoldenFacts:
 
 
 @dataclass(frozen=True)
+class LayerCoverage:
+    """How many of a layer's weights the probes look at.
+
+    Attributes:
+        weights: That the layer has.
+        attaining: That attain their output's distance on some probe.
+        reaching: On whose distance some logit rests on some probe: the smallest change of one that is not rounded
+            away shows in the output.
+    """
+
+    weights: int
+    attaining: int
+    reaching: int
+
+
+@dataclass(frozen=True)
 class Conformance:
     """The engine against the bit-exact evaluator, over all probes.
 
@@ -179,9 +258,14 @@ class Conformance:
         samples: Images compared.
         bit_identical: Fraction of the outputs that are equal bit for bit.
         max_ulp: The largest distance of two outputs in units in the last place.
-        deterministic: Whether two runs gave the same bits.
+        deterministic: Whether equal images got the same bits: again, in other batches, orders and places.
         probes: The families of images.
         ulps: Outputs counted by distance, "0", "1", ...; a range such as "4-7" or "8+" may be one entry.
+        orders: Names of the operation orders and roundings that explain every bit; more than one where no probe
+            tells them apart.
+        repeats: How often one batch was run again.
+        rebuilt: Whether the engine, built again from its graph, gave the same bits; None: it was not built again.
+        coverage: Of each layer's weights by the probes.
         golden: The golden images of the edge bundle; None without one.
     """
 
@@ -191,6 +275,10 @@ class Conformance:
     deterministic: bool
     probes: tuple[Probe, ...]
     ulps: Mapping[str, int]
+    orders: tuple[str, ...] = ()
+    repeats: int = 0
+    rebuilt: bool | None = None
+    coverage: tuple[LayerCoverage, ...] = ()
     golden: GoldenFacts | None = None
 
 
@@ -205,12 +293,14 @@ class Lipschitz:
         max_excess: The largest `|f(x) - f(x')| - |x - x'|` in pixels; above 0 the net is not 1-Lipschitz.
         max_ratio: The largest `|f(x) - f(x')| / |x - x'|`.
         ratios: Of all pairs or of a fair choice of them, for the histogram.
+        max_excess_ulp: The largest excess in units in the last place of the larger of the two logits in float32.
     """
 
     pairs: int
     max_excess: float
     max_ratio: float
     ratios: tuple[float, ...]
+    max_excess_ulp: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -277,6 +367,44 @@ class SampleRow:
 
 
 @dataclass(frozen=True)
+class Raster:
+    """The pixels of an image of 8 bits: its sizes, and its values in the order (C, H, W)."""
+
+    channels: int
+    height: int
+    width: int
+    pixels: bytes
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A sample that the page shows.
+
+    Attributes:
+        index: In the data set.
+        label: The right class.
+        prediction: The engine's class.
+        margin: As in `SampleRow`; null in `report.json` where it is not finite.
+        radius: Certified by the certificate that covers most images, as in `SampleRow`; None without one.
+        fate: `broken`: certified, yet changed; `fell`: not certified and changed; `fragile`: right and
+            certified up to a small radius only.
+        changed_to: The engine's class for the adversarial image; None without one.
+        image: The sample; not in `report.json`.
+        adversarial: What the attack made of it; not in `report.json`.
+    """
+
+    index: int
+    label: int
+    prediction: int
+    margin: float
+    radius: str | None
+    fate: Literal["broken", "fell", "fragile"]
+    changed_to: int | None
+    image: Raster = field(repr=False, metadata=UNWRITTEN)
+    adversarial: Raster | None = field(default=None, repr=False, metadata=UNWRITTEN)
+
+
+@dataclass(frozen=True)
 class AuditReport:
     """Everything an audit found. The verdict is `pass` exactly when there are no violations.
 
@@ -300,6 +428,7 @@ class AuditReport:
         violations: Why the verdict is `fail`; empty for `pass`.
         rows: One for each sample.
         schema: Version of this layout.
+        pictures: The samples that the page shows.
     """
 
     created: str
@@ -318,9 +447,10 @@ class AuditReport:
     curve: Curve
     assumptions: Mapping[str, str]
     violations: tuple[Violation, ...]
-    rows: tuple[SampleRow, ...] = field(repr=False)
+    rows: tuple[SampleRow, ...] = field(repr=False, metadata=UNWRITTEN)
     classes: tuple[ClassResult, ...] = ()
     schema: str = SCHEMA
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def verdict(self) -> Literal["pass", "fail"]:

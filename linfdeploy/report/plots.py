@@ -1,41 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plots of a report as inline SVG; each is the empty string where there is nothing to draw.
-
-Bins hold `left < value <= right` and one edge lies on the threshold, so the bars to its right count exactly what
-is strictly greater: a tie certifies nothing.
-"""
+"""The plots of a report as inline SVG; each is the empty string where there is nothing to draw."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain, pairwise
 
+from linfdeploy.report.histogram import Histogram
 from linfdeploy.report.model import Curve, SampleRow
-from linfdeploy.report.svg import BOTTOM, LEFT, RIGHT, TOP, Axis, Plot, labelled, nice_step
+from linfdeploy.report.shown import ClassRadii, folded_ulps, margin_histogram, ratio_histogram
+from linfdeploy.report.svg import BOTTOM, LEFT, RIGHT, TOP, Axis, Plot, labelled
 from linfdeploy.report.words import CERTIFICATES, percent
 
-__all__ = ["attack_convergence", "certified_over_eps", "lipschitz_ratios", "margins", "ulps"]
+__all__ = [
+    "attack_convergence",
+    "certified_over_eps",
+    "lipschitz_ratios",
+    "margins",
+    "overlay",
+    "radii_by_class",
+    "ulps",
+]
 
-BINS = 32
 MAX_TIPS = 128
-MAX_ULP_BARS = 10
+MAX_BOXES = 20
 DIGIT = 7.0
-# Beyond it a value says only that the engine is broken, and would flatten the rest of the plot.
-LARGEST = 1e9
 
 
-def certified_over_eps(curve: Curve, asked: float, robust: float | None) -> str:
-    """Draws certified accuracy over eps, with the asked eps marked and the attack's robust accuracy as a point.
+def certified_over_eps(curve: Curve, asked: float, robust: float | None, clean: float | None = None) -> str:
+    """Draws certified accuracy over eps, with the asked eps marked and what the attack left above it.
 
-    Between two radii a line takes the value of the larger one, which holds for both.
+    Between two radii a line takes the value of the larger one, which holds for both. The attack's line is an upper
+    bound everywhere: no more than what is correct without it, and from the asked eps on no more than what
+    withstood it there.
 
     Args:
         curve: The series.
         asked: The asked eps in levels of 255.
         robust: Fraction of the images that withstood the attack at the asked eps.
+        clean: Fraction of the images that are correct without an attacker.
     """
     series = {name: values for name in CERTIFICATES if (values := getattr(curve, name))}
     if not series:
@@ -44,6 +48,9 @@ def certified_over_eps(curve: Curve, asked: float, robust: float | None) -> str:
     said = [_at_asked(name, curve.eps_pixels, values, asked) for name, values in series.items()]
     plot = Plot("curve", "Certified accuracy over eps", " ".join(said), x, Axis(0, 1, BOTTOM, TOP))
     plot.axes("eps, levels of 255", "images correct and certified", labelled(x.ticks()), _shares(0, 1))
+    if clean is not None:
+        left = clean if robust is None else robust
+        plot.line("bound attack", [(0, clean), (asked, clean), (asked, left), (x.high, left)])
     for name, values in series.items():
         points = list(zip(curve.eps_pixels, values, strict=True))
         plot.line(f"series {name}", _staircase(points))
@@ -55,28 +62,91 @@ def certified_over_eps(curve: Curve, asked: float, robust: float | None) -> str:
     return plot.markup()
 
 
+def overlay(name: str, radii: Sequence[float], values: Sequence[Sequence[float]], asked: Sequence[float]) -> str:
+    """Draws one certificate's accuracy over eps for two reports, A before B.
+
+    Args:
+        name: The certificate, by its field in `Curve`.
+        radii: In levels of 255, ascending.
+        values: Fractions at each radius, of A and of B.
+        asked: The asked eps of A and of B, in levels.
+    """
+    if not radii:
+        return ""
+    x = Axis(0, max(*radii, *asked) * 1.04 or 1, LEFT, RIGHT)
+    title = CERTIFICATES[name][0]
+    said = [
+        f"{side}: {_at_asked(name, radii, of, eps)}" for side, of, eps in zip("AB", values, asked, strict=True)
+    ]
+    plot = Plot(f"overlay-{name}", f"{title}, A and B", " ".join(said), x, Axis(0, 1, BOTTOM, TOP))
+    plot.axes("eps, levels of 255", "images correct and certified", labelled(x.ticks()), _shares(0, 1))
+    for css, of in zip(("before", "after"), values, strict=True):
+        points = list(zip(radii, of, strict=True))
+        plot.line(f"series {css}", _staircase(points))
+        for eps, value in points[:: math.ceil(len(points) / MAX_TIPS)]:
+            plot.dot("tip", eps, value, 5, f"{'A' if css == 'before' else 'B'}: {percent(value)} at eps {eps:g}")
+    for eps in sorted(set(asked)):
+        plot.vertical(eps, f"asked: {eps:g}")
+    return plot.markup()
+
+
 def margins(rows: Sequence[SampleRow], threshold: float) -> str:
     """Draws the histogram of margins, right and wrong answers stacked, with the threshold 2 eps marked."""
-    right = [row.margin for row in rows if row.prediction == row.label]
-    wrong = [row.margin for row in rows if row.prediction != row.label]
-    over = sum(margin > threshold for margin in right)
+    found = margin_histogram(rows, threshold)
+    over = found.above["right"] if found else 0
     said = f"{over} of {len(rows)} images have the right answer and a margin above 2 eps = {threshold:g}."
-    return _histogram(
-        "margins",
-        ("Margins", said),
-        {"right": _drawable(right), "wrong": _drawable(wrong)},
-        (threshold, f"2 eps = {threshold:g}"),
-        "margin, levels of 255",
-    )
+    mark = threshold, f"2 eps = {threshold:g}"
+    return _histogram("margins", ("Margins", said), found, mark, "margin, levels of 255")
 
 
 def lipschitz_ratios(ratios: Sequence[float]) -> str:
     """Draws the histogram of Lipschitz ratios with 1 marked; what lies above 1 breaks the property."""
-    kept = _drawable(ratios)
-    groups = {"held": [value for value in kept if value <= 1], "broken": [value for value in kept if value > 1]}
-    said = f"{len(groups['broken'])} of {len(kept)} pairs have a ratio above 1."
+    found = ratio_histogram(ratios)
+    over, kept = (found.above["broken"], len(ratios) - found.omitted) if found else (0, 0)
+    said = f"{over} of {kept} pairs have a ratio above 1."
     label = "change of the output / change of the image"
-    return _histogram("lipschitz", ("Lipschitz ratios", said), groups, (1.0, "1"), label)
+    return _histogram("lipschitz", ("Lipschitz ratios", said), found, (1.0, "1"), label)
+
+
+def radii_by_class(radii: Sequence[ClassRadii], asked: float) -> str:
+    """Draws a box for each class: a line from the smallest to the largest radius, the middle half wide, a median.
+
+    Args:
+        radii: Of each class; of many, those with the smallest medians are drawn.
+        asked: The asked eps in levels of 255, which is marked.
+    """
+    found = [item for item in radii if item.median is not None]
+    if not found:
+        return ""
+    kept = sorted(sorted(found, key=_median)[:MAX_BOXES], key=lambda item: item.label)
+    # Room for the mark's text beside the boxes.
+    x = Axis(0, max(len(kept), 4) * 1.22, LEFT, RIGHT)
+    y = Axis(0, max(*(item.highest or 0 for item in kept), asked) * 1.06 or 1, BOTTOM, TOP)
+    worst = min(found, key=_median)
+    said = f"The smallest median is {_median(worst):g}, of class {worst.label}; asked is {asked:g}."
+    plot = Plot("radii", "Certified radius of each class", said, x, y)
+    plot.axes("class", "certified radius, levels of 255", [], labelled(y.ticks()))
+    for place, item in enumerate(kept):
+        _box(plot, place, item)
+    plot.horizontal("asked", asked, f"asked: {asked:g}")
+    return plot.markup()
+
+
+def _median(item: ClassRadii) -> float:
+    assert item.median is not None
+    return item.median
+
+
+def _box(plot: Plot, place: int, item: ClassRadii) -> None:
+    low, lower, middle, upper, high = (
+        max(value or 0.0, 0.0)
+        for value in (item.lowest, item.lower_quartile, item.median, item.upper_quartile, item.highest)
+    )
+    plot.text("tick x", plot.x.at(place + 0.5), BOTTOM + 17, str(item.label))
+    plot.line("whisker", [(place + 0.5, low), (place + 0.5, high)])
+    tip = f"class {item.label}: {low:g} to {high:g}, median {middle:g}, middle half {lower:g} to {upper:g}"
+    plot.bar("bar box", place + 0.2, place + 0.8, lower, upper, tip)
+    plot.line("median", [(place + 0.2, middle), (place + 0.8, middle)])
 
 
 def attack_convergence(by_step: Sequence[float], final: float, certified: float | None) -> str:
@@ -95,21 +165,19 @@ def attack_convergence(by_step: Sequence[float], final: float, certified: float 
     said = f"From {percent(by_step[0])} after the first step to {percent(by_step[-1])} after step {len(by_step)}."
     plot = Plot("convergence", "Attack convergence", said, x, y)
     plot.axes("step of the attack", "images that withstand it", labelled(x.ticks(least=1)), _shares(low, high))
-    if certified is not None:
-        plot.horizontal("certified", certified, f"certified {percent(certified)}", above=certified > final)
-    plot.horizontal(
-        "final", final, f"on the engine {percent(final)}", above=certified is None or certified <= final
-    )
     points = list(enumerate(by_step, start=1))
     plot.line("series attack", points)
     for step, value in points[:: math.ceil(len(points) / MAX_TIPS)]:
         plot.dot("tip" if len(points) > 1 else "point", step, value, 5, f"{percent(value)} after step {step}")
+    plot.horizontal("final", final)
+    if certified is not None:
+        plot.horizontal("certified", certified)
     return plot.markup()
 
 
 def ulps(counts: Mapping[str, int]) -> str:
     """Draws how many outputs differ by how many ulp, on a logarithmic scale of counts."""
-    bars = _fold({key: counts[key] for key in sorted(counts, key=_first_number)})
+    bars = folded_ulps(counts)
     if not any(bars.values()):
         return ""
     decades = math.ceil(math.log10(max(bars.values())) + 0.3)
@@ -128,39 +196,25 @@ def ulps(counts: Mapping[str, int]) -> str:
 
 
 def _histogram(
-    name: str,
-    texts: tuple[str, str],
-    groups: Mapping[str, Sequence[float]],
-    mark: tuple[float, str],
-    x_label: str,
+    name: str, texts: tuple[str, str], found: Histogram | None, mark: tuple[float, str], x_label: str
 ) -> str:
-    values = [value for group in groups.values() for value in group]
-    if not values:
+    if found is None:
         return ""
-    threshold = mark[0]
-    low, high = min(*values, threshold), max(*values, threshold)
-    width = nice_step(max((high - low) / BINS, 1e-6 * max(abs(low), abs(high), 1e-3)))
-    bins = {
-        css: Counter(math.ceil((value - threshold) / width) - 1 for value in group)
-        for css, group in groups.items()
-    }
-    total = sum(bins.values(), Counter[int]())
-    first, last = min(*total, -1), max(*total, 0)
-    x = Axis(threshold + first * width, threshold + (last + 1) * width, LEFT, RIGHT)
-    y = Axis(0, max(total.values()) * 1.05, BOTTOM, TOP)
+    heights = [sum(counts) for counts in zip(*found.counts.values(), strict=True)]
+    x = Axis(found.edges[0], found.edges[-1], LEFT, RIGHT)
+    y = Axis(0, max(heights) * 1.05, BOTTOM, TOP)
     plot = Plot(name, *texts, x, y)
     plot.axes(x_label, "count", labelled(x.ticks()), labelled(y.ticks(5, least=1)))
-    for place in sorted(total):
-        _stack(plot, bins, place, threshold, width)
+    for place, edges in enumerate(pairwise(found.edges)):
+        _stack(plot, {css: counts[place] for css, counts in found.counts.items()}, *edges)
     plot.vertical(*mark)
     return plot.markup()
 
 
-def _stack(plot: Plot, bins: Mapping[str, Counter[int]], place: int, threshold: float, width: float) -> None:
+def _stack(plot: Plot, counts: Mapping[str, int], left: float, right: float) -> None:
     base = 0
-    left, right = threshold + place * width, threshold + (place + 1) * width
-    for css, counts in bins.items():
-        if count := counts[place]:
+    for css, count in counts.items():
+        if count:
             tip = f"{count} {css}, above {left:.6g} up to {right:.6g}"
             plot.bar(f"bar {css}", left, right, base, base + count, tip)
             base += count
@@ -188,10 +242,6 @@ def _around(values: Sequence[float]) -> tuple[float, float]:
     return max(min(values) - room, 0.0), min(max(values) + room, 1.0)
 
 
-def _drawable(values: Sequence[float]) -> list[float]:
-    return [value for value in values if abs(value) <= LARGEST]
-
-
 def _short(key: str, bars: int) -> str:
     room = max(int((RIGHT - LEFT) / max(bars, 5) / DIGIT), 4)
     return key if len(key) <= room else f"{key[: room - 1]}…"
@@ -199,16 +249,3 @@ def _short(key: str, bars: int) -> str:
 
 def _power(exponent: int) -> str:
     return f"{10 ** (exponent % 3)}{('', 'k', 'M', 'G', 'T')[min(exponent // 3, 4)]}"
-
-
-def _first_number(key: str) -> tuple[float, str]:
-    digits = re.search(r"\d+", key)
-    return (int(digits[0]) if digits else math.inf, key)
-
-
-def _fold(bars: dict[str, int]) -> dict[str, int]:
-    if len(bars) <= MAX_ULP_BARS:
-        return bars
-    keys = list(bars)
-    kept, rest = keys[: MAX_ULP_BARS - 1], keys[MAX_ULP_BARS - 1 :]
-    return {**{key: bars[key] for key in kept}, f"≥{rest[0]}": sum(bars[key] for key in rest)}

@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 __all__ = ["BOTTOM", "HEIGHT", "LEFT", "RIGHT", "TOP", "WIDTH", "Axis", "Plot", "labelled", "nice_step", "number"]
 
 # Narrow enough that the text stays legible where the page is 400 pixels wide.
-WIDTH, HEIGHT = 440.0, 264.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 426.0, 26.0, 222.0
+WIDTH, HEIGHT = 440.0, 274.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 426.0, 36.0, 232.0
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,12 @@ class Plot:
         side, shift = ("start", 5.0) if x < (LEFT + RIGHT) / 2 else ("end", -5.0)
         self.text(f"note {side}", x + shift, TOP - 1, text)
 
-    def horizontal(self, css: str, value: float, text: str, above: bool) -> None:
-        """Marks a value of the vertical axis with a line and a text above or below it."""
+    def horizontal(self, css: str, value: float, text: str = "") -> None:
+        """Marks a value of the vertical axis with a line and a text above its end."""
         y = self.y.at(value)
         self._line(f"level {css}", LEFT, y, RIGHT, y)
-        self.text(f"note end {css}", RIGHT - 2, y + (-5 if above else 14), text)
+        if text:
+            self.text(f"note end {css}", RIGHT - 2, y - 5, text)
 
     def text(self, css: str, x: float, y: float, text: str) -> None:
         """Writes a text at plot coordinates; its class says how it is anchored."""

@@ -15,9 +15,12 @@ from linfdeploy.report.model import AuditReport, Certified
 __all__ = [
     "CERTIFICATES",
     "KINDS",
+    "LETTERS",
     "bracket",
     "claim",
     "decimal",
+    "enclosed",
+    "level",
     "percent",
     "plural",
     "sentence",
@@ -46,6 +49,9 @@ CERTIFICATES: Mapping[str, tuple[str, str]] = {
 }
 """Title and explanation of each certificate, by its field in `Certified`."""
 
+LETTERS: Mapping[str, str] = {"exact": "E", "interval": "I", "joint": "J", "delta": "D"}
+"""The letter of each certificate, by its field in `Certified`."""
+
 KINDS: Mapping[str, str] = {
     "engine file": "the file is not the one that was built: its hash is not the one in the manifest",
     "graph": "the file holds a graph or a function body that is not the one written for its weights",
@@ -59,7 +65,8 @@ KINDS: Mapping[str, str] = {
     "reference": "the reference checkpoint cannot be exported as was promised",
     "conformance": "the engine's output differs from the bit-exact evaluator's by more than its precision allows",
     "golden": "the engine is not of the edge bundle's model, or does not give the bundle's golden answers",
-    "determinism": "equal images got different outputs, in two runs or in batches of other sizes",
+    "not finite": "an output is infinite or NaN",
+    "determinism": "equal images got different outputs: run again, in other batches, or by the engine built again",
     "label": "the graph's own label is not that of its logits",
     "radius": "the graph's own radius is not that of its logits",
     "lipschitz": "two outputs differ by more than their images do: the engine is not 1-Lipschitz",
@@ -95,6 +102,17 @@ def decimal(rational: str) -> str:
     value = Fraction(rational)
     text = f"{float(value):.6f}".rstrip("0").rstrip(".")
     return text if Fraction(text) == value else str(value)
+
+
+def level(value: float | Fraction) -> str:
+    """Returns a number of levels, rounded down to two decimals.
+
+    >>> level(12.349), level(Fraction(51, 2)), level(-0.001), level(float("nan"))
+    ('12.34', '25.5', '-0.01', 'not a number')
+    """
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "infinite" if value > 0 else "negative infinite"
+    return f"{math.floor(Fraction(value) * 100) / 100:.2f}".rstrip("0").rstrip(".")
 
 
 def plural(count: int, noun: str) -> str:
@@ -141,12 +159,19 @@ def sentence(report: AuditReport) -> str:
     )
 
 
-def bracket(report: AuditReport) -> str:
-    """Returns between which counts the truth lies; empty where proof and attack do not enclose it."""
+def enclosed(report: AuditReport) -> tuple[int, int] | None:
+    """Returns how many images are proved and how many withstood the attack; None where either is not known."""
     best = strongest(report.certified)
     if report.violations or report.attack is None or best is None:
+        return None
+    return round(best[1] * report.samples), round(report.attack.robust_accuracy * report.samples)
+
+
+def bracket(report: AuditReport) -> str:
+    """Returns between which counts the truth lies; empty where proof and attack do not enclose it."""
+    if (found := enclosed(report)) is None:
         return ""
-    low, high = (round(share * report.samples) for share in (best[1], report.attack.robust_accuracy))
+    low, high = found
     number = f"{low}" if low == high else f"between {low} and {high}"
     return (
         f"In truth, {number} of the {plural(report.samples, 'image')} cannot be turned wrong within this limit: "

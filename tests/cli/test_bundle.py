@@ -71,7 +71,7 @@ def test_the_whole_way_of_the_digits(digits_model: Path, tmp_path: Path) -> None
     count = len(json.loads(record)["files"]) + 1
     assert made.out == (
         f"wrote {folder}: jetpack7.2, exact on a grid of 2^-12 pixel, form function; "
-        f"1280 golden images, 256 of them labelled; {count} files\n"
+        f"1457 golden images, 256 of them labelled; {count} files\n"
         f"bundle.json has the SHA-256 {sha256_of(record)}\n"
     )
     assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
@@ -80,12 +80,12 @@ def test_the_whole_way_of_the_digits(digits_model: Path, tmp_path: Path) -> None
     assert built.out.startswith(f"wrote {folder / 'model.engine'}: onnxruntime ")
     audited = verify(folder)
     assert audited.code == 0, audited
-    assert "golden: 100.00% of the logits of 1280 images are the bundle's" in audited.out
+    assert "golden: 100.00% of the logits of 1457 images are the bundle's" in audited.out
     assert "verdict: pass" in audited.out
     report = report_of(folder)
     assert (report["verdict"], report["samples"], report["data"]) == ("pass", 256, "digits of the bundle")
     assert report["eps"]["text"] == "0.1"
-    assert report["conformance"]["golden"] == {"images": 1280, "bit_identical": 1}
+    assert report["conformance"]["golden"] == {"images": 1457, "bit_identical": 1}
     assert report["engine"]["path"] == str(folder / "model.engine")
     assert report["accuracy"]["clean"] > 0.5
     # What both left in the folder is no reason to refuse it.
@@ -237,7 +237,7 @@ def test_float_bundles(files: Any) -> None:
         assert made.out.startswith(f"wrote {folder}: tensorrt10, {precision}, form function; ")
         assert build(folder).code == 0
         assert verify(folder).code == 0
-        assert report_of(folder)["conformance"]["golden"]["images"] == 968
+        assert report_of(folder)["conformance"]["golden"]["images"] == 973
 
 
 # --- what is refused

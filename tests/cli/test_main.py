@@ -43,7 +43,9 @@ def test_version() -> None:
 
 
 def test_unknown_command() -> None:
-    assert_refused(call("deploy"), "there is no command 'deploy'; expected one of demo, train, export, build")
+    assert_refused(
+        call("deploy"), "there is no command 'deploy'; expected one of demo, train, import, export, build"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import linfdeploy
 from linfdeploy.engines import build as build_module
 from linfdeploy.engines import onnxruntime as backend
 from linfdeploy.engines.base import Answers, Images
-from linfdeploy.engines.build import BACKENDS, engine_from_onnx, open_engine
+from linfdeploy.engines.build import BACKENDS, engine_from_onnx, open_engine, rebuilder
 from linfdeploy.engines.manifest import manifest_path, read_manifest
 from linfdeploy.engines.reference import ReferenceEngine
 from linfdeploy.errors import EngineError, InputError
@@ -141,3 +142,24 @@ def test_an_old_engine_stays_when_the_new_one_cannot_be_written(
     with pytest.raises(InputError, match="No space left on device; free space or choose a folder"):
         engine_from_onnx(written(tmp_path, "fp32"), engine, None, CPU)
     assert {path.name: path.read_bytes() for path in engine.parent.iterdir()} == before
+
+
+def test_an_engine_is_built_again_with_its_own_options(tmp_path: Path) -> None:
+    engine = tmp_path / "model.engine"
+    engine_from_onnx(written(tmp_path), engine, "onnxruntime", {**CPU, "custom_ops": "off"})
+    opened = open_engine(engine)
+    rebuild = rebuilder(opened, dear=False)
+    assert rebuild is not None
+    again = rebuild()
+    assert again is not opened.engine
+    assert again.versions == opened.engine.versions
+    assert "function" in again.versions["kernel"]
+    assert np.array_equal(again.run(random_images(8)), opened.engine.run(random_images(8)))
+
+
+def test_a_backend_that_takes_minutes_is_built_again_on_demand_alone(tmp_path: Path) -> None:
+    engine = tmp_path / "model.engine"
+    engine_from_onnx(written(tmp_path), engine, "onnxruntime", CPU)
+    opened = open_engine(engine)
+    assert rebuilder(replace(opened, backend="tensorrt"), dear=False) is None
+    assert rebuilder(replace(opened, backend="fake"), dear=True) is None

@@ -45,9 +45,7 @@ LIMIT = 48 * 1024
 def _missing() -> str | None:
     """What a plan needs and is not here."""
     if BINDINGS is None or LEAN is None:
-        return (
-            "TensorRT 11's bindings or lean runtime are not here: make .venv/tensorrt.stamp, on x86-64 Linux"
-        )
+        return "TensorRT 11's bindings or lean runtime are not here: make .venv/tensorrt.stamp, on x86-64 Linux"
     if not PYTHON_HEADERS or cuda_headers() is None:
         return f"there are no headers of TensorRT 10.16 or later, or of CUDA: {HOW}"
     try:

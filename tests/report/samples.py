@@ -10,6 +10,7 @@ from fractions import Fraction
 from linfdeploy.report.model import (
     Accuracy,
     Attack,
+    AttackRun,
     AuditReport,
     Certified,
     ClassResult,
@@ -18,10 +19,14 @@ from linfdeploy.report.model import (
     EngineFacts,
     Eps,
     GoldenFacts,
+    LayerFacts,
     Lipschitz,
+    Picture,
     Probe,
+    Raster,
     ReferenceFacts,
     SampleRow,
+    SanityFlag,
     Violation,
 )
 
@@ -57,6 +62,7 @@ def passing(samples: int = 449) -> AuditReport:
         violations=(),
         rows=rows,
         classes=_classes(rows),
+        pictures=_pictures(rows),
     )
 
 
@@ -77,13 +83,15 @@ def failing() -> AuditReport:
     engine = replace(
         whole.engine, precision="fp16", path=HOSTILE, grid=None, variant=HOSTILE, versions={HOSTILE: HOSTILE}
     )
+    rows = tuple(replace(row, exact=None, radius_exact=None, delta=row.margin > 110) for row in whole.rows)
     probes = (*whole.conformance.probes, Probe(HOSTILE, 64, 0.98125, 8))
     counts = {"0": 31_408, "1": 512, "2": 61, "3": 9, "4-7": 2, "8+": 1}
     return replace(
         whole,
         data=HOSTILE,
         engine=engine,
-        certified=Certified(None, whole.certified.interval, 0.2, 0.9, 0.8863),
+        certified=Certified(None, whole.certified.interval, _share(rows, "delta"), 0.9, 0.8863),
+        rows=rows,
         conformance=Conformance(3200, 0.98159, 8, False, probes, counts | {HOSTILE: 3}),
         lipschitz=replace(
             whole.lipschitz, max_excess=0.25, max_ratio=1.25, ratios=(*whole.lipschitz.ratios, 1.25)
@@ -93,6 +101,11 @@ def failing() -> AuditReport:
         violations=found,
         threat_model="real",
     )
+
+
+def failing_alike() -> AuditReport:
+    """The same faults, on the images and against the threat of `passing`."""
+    return replace(failing(), data="digits", threat_model="pixels")
 
 
 def bare() -> AuditReport:
@@ -144,7 +157,7 @@ def infinite() -> AuditReport:
         replace(whole.rows[1], margin=float("-inf")),
         *whole.rows[2:],
     )
-    worst = Lipschitz(40, float("inf"), float("nan"), (0.5, float("nan"), float("inf")))
+    worst = Lipschitz(40, float("inf"), float("nan"), (0.5, float("nan"), float("inf")), float("nan"))
     return replace(whole, rows=rows, lipschitz=worst)
 
 
@@ -178,7 +191,7 @@ def _row(index: int, dice: random.Random) -> SampleRow:
     attacked = right and not interval and dice.random() < 0.55
     radius = str(Fraction(max(margin, 0.0)) / 2)
     predicted = label if right else (label + 1) % 10
-    level = int(margin / 1.8)
+    level = max(int(margin / 1.8), -1)
     flags = exact, interval, None, attacked
     return SampleRow(index, label, predicted, margin, *flags, radius, level, None, interval, level)
 
@@ -198,12 +211,45 @@ def _curve(rows: tuple[SampleRow, ...]) -> Curve:
 
 def _attack(robust: float) -> Attack:
     steps = tuple(min(1.0, robust + 0.08 * 0.93**step) for step in range(1, 101))
-    return Attack("PGD with margin loss", 100, 5, robust, 0.93, steps)
+    runs = AttackRun("PGD-100", 60, 60, robust), AttackRun("Square on the engine", 20, 900, 0.95)
+    flags = (SanityFlag("eps = 0 breaks nothing", True, "0 of 24 fall", "none"),)
+    return Attack("PGD with margin loss", 100, 5, robust, 0.93, steps, runs, flags)
+
+
+def _pictures(rows: tuple[SampleRow, ...]) -> tuple[Picture, ...]:
+    """A fallen sample in grey with what the attack made of it, and a fragile one in colour."""
+    grey = Raster(1, 8, 8, bytes(range(0, 256, 4)))
+    changed = Raster(1, 8, 8, bytes(range(0, 256, 4))[::-1])
+    coloured = Raster(3, 2, 4, bytes(range(24)))
+    fell = next((row for row in rows if row.attacked), None)
+    right = next(row for row in rows if row.prediction == row.label)
+    single = Picture(*_shown_row(right), fate="fragile", changed_to=None, image=coloured)
+    if fell is None:
+        return (single,)
+    other = (fell.label + 1) % 10
+    pair = Picture(*_shown_row(fell), fate="fell", changed_to=other, image=grey, adversarial=changed)
+    return (pair, single)
+
+
+def _shown_row(row: SampleRow) -> tuple[int, int, int, float, str | None]:
+    return row.index, row.label, row.prediction, row.margin, row.radius_exact
 
 
 def _engine() -> EngineFacts:
     versions = {"onnxruntime": "1.31.1", "numpy": "2.3.0"}
-    return EngineFacts("demo/model.engine", "onnxruntime", "exact", SHA, 12, "function", None, versions)
+    layers = (LayerFacts(64, 128), LayerFacts(128, 10))
+    return EngineFacts(
+        path="demo/model.engine",
+        backend="onnxruntime",
+        precision="exact",
+        sha256=SHA,
+        grid=12,
+        form="function",
+        variant="per-op",
+        versions=versions,
+        layers=layers,
+        model_sha256="ef" * 32,
+    )
 
 
 def _conformance() -> Conformance:
@@ -216,7 +262,7 @@ def _conformance() -> Conformance:
         "odd batch sizes",
     )
     probes = tuple(Probe(name, 512, 1.0, 0) for name in names)
-    return Conformance(3072, 1.0, 0, True, probes, {"0": 30_720}, GoldenFacts(1280, 0.99999))
+    return Conformance(3072, 1.0, 0, True, probes, {"0": 30_720}, golden=GoldenFacts(1280, 0.99999))
 
 
 def _lipschitz() -> Lipschitz:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from report.samples import ALL, passing
 
 from linfdeploy.errors import InputError
-from linfdeploy.report.csv import csv_bytes, write_csv
+from linfdeploy.report.csv import csv_bytes, read_csv, write_csv
 from linfdeploy.report.model import SampleRow
 
 FLAGS = st.none() | st.booleans()
@@ -28,6 +28,72 @@ def test_parses_back_to_the_same_rows(rows: list[SampleRow]) -> None:
     parsed = [_row(cells) for cells in csv.DictReader(io.StringIO(csv_bytes(rows).decode("ascii")))]
     # repr tells -0.0 from 0.0 and equals itself for NaN.
     assert list(map(repr, parsed)) == list(map(repr, rows))
+
+
+@given(rows=st.lists(ROWS, max_size=5, unique_by=lambda row: row.index))
+def test_is_read_back(rows: list[SampleRow], tmp_path_factory: pytest.TempPathFactory) -> None:
+    rows.sort(key=lambda row: row.index)
+    path = tmp_path_factory.getbasetemp() / "samples.csv"
+    write_csv(rows, path)
+    assert list(map(repr, read_csv(path))) == list(map(repr, rows))
+
+
+LINE = "7,3,4,-0.25,1,0,,1,51/2,-1,,1,8"
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "expected"),
+    [
+        ("index", "-1", "a whole number"),
+        ("index", "1_0", "a whole number"),
+        ("label", "", "a whole number"),
+        ("prediction", "٣", "a whole number"),
+        ("margin", "", "a number"),
+        ("margin", "1e9999", "a number"),
+        ("margin", "-nan", "a number"),
+        ("exact", "True", "1, 0 or nothing"),
+        ("attacked", "2", "1, 0 or nothing"),
+        ("radius_interval", "-2", "a whole number from -1 up, or nothing"),
+        ("radius_exact", "1/0", "a rational such as 51/2, or nothing"),
+        ("radius_exact", "-1", "a rational such as 51/2, or nothing"),
+        ("radius_exact", "9" * 513, "a rational such as 51/2, or nothing"),
+        ("radius_delta", "0.5", "a rational such as 51/2, or nothing"),
+    ],
+)
+def test_a_cell_of_another_form_is_refused(column: str, cell: str, expected: str, tmp_path: Path) -> None:
+    names = [item.name for item in fields(SampleRow)]
+    cells = LINE.split(",")
+    cells[names.index(column)] = cell
+    path = tmp_path / "samples.csv"
+    path.write_text(f"{','.join(names)}\n{','.join(cells)}\n", encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        read_csv(path)
+    text = str(error.value)
+    assert text.startswith(f"{path}, line 2: {column} is '")
+    assert text.endswith(f"; expected {expected}: write it anew with verify")
+    assert "\n" not in text
+    assert len(text) < len(str(path)) + 400
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "its header is ''; expected index,label"),
+        ("index,label\n", "its header is 'index,label'; expected index,label"),
+        ("{header}", "has no line break at its end; expected a whole samples.csv: write it anew"),
+        ("{header}\n" + LINE, "has no line break at its end"),
+        ("{header}\n" + LINE + ",1\n", "line 2 has 14 cells; expected 13: write it anew with verify"),
+        ("{header}\n\n", "line 2 has 1 cells; expected 13"),
+        ("{header}\n" + LINE + "\n" + LINE + "\n", "sample 7 follows 7; expected ascending samples"),
+    ],
+)
+def test_a_table_of_another_form_is_refused(text: str, fault: str, tmp_path: Path) -> None:
+    path = tmp_path / "samples.csv"
+    path.write_text(text.replace("{header}", ",".join(item.name for item in fields(SampleRow))))
+    with pytest.raises(InputError) as error:
+        read_csv(path)
+    assert fault in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from report.samples import ALL, HOSTILE, SHA, bare, empty_curves, failing, infinite, passing
 
 from linfdeploy.errors import InputError
 from linfdeploy.report.html import comparisons, groups, html_bytes, write_html
-from linfdeploy.report.model import AuditReport, Violation
+from linfdeploy.report.model import Attack, AuditReport, Conformance, Raster, Violation
+from linfdeploy.report.shown import change, shown_of
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -71,8 +74,11 @@ def test_is_well_formed(report: AuditReport) -> None:
 
 def test_needs_nothing_from_elsewhere(report: AuditReport) -> None:
     walk = Walk(_page(report))
-    assert not {"script", "link", "img", "iframe", "object", "embed", "form"} & set(walk.tags)
-    assert not [item for item in walk.attributes if item[1] in {"src", "href", "srcset", "action"}]
+    assert not {"script", "link", "iframe", "object", "embed", "form"} & set(walk.tags)
+    assert not [item for item in walk.attributes if item[1] in {"href", "srcset", "action"}]
+    sources = [value for _, name, value in walk.attributes if name == "src"]
+    assert all(value and value.startswith("data:image/png;base64,") for value in sources)
+    assert len(sources) == walk.tags.count("img")
     assert not [item for item in walk.attributes if item[1].startswith("on")]
     style = re.findall(r"<style>(.*?)</style>", _page(report), re.DOTALL)
     assert len(style) == 1
@@ -81,7 +87,7 @@ def test_needs_nothing_from_elsewhere(report: AuditReport) -> None:
 
 
 def test_forbids_the_browser_to_load_or_run_anything(report: AuditReport) -> None:
-    policy = ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'")
+    policy = ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'; img-src data:")
     assert policy in Walk(_page(report)).attributes
 
 
@@ -90,7 +96,7 @@ def test_the_verdict_comes_first(report: AuditReport) -> None:
     verdict = report.verdict.upper()
     headings = [
         walk.text.index(heading)
-        for heading in ("Before and after", "What this rests on", "Plots", "What was audited")
+        for heading in ("What this rests on", "Before and after", "Plots", "What was audited")
     ]
     assert walk.text.index(f" {verdict} ") < min(headings)
     assert headings == sorted(headings)
@@ -148,6 +154,69 @@ def test_golden_images_are_told_of_where_there_are_some() -> None:
     assert "golden" not in Walk(_page(bare())).text
 
 
+@dataclass(frozen=True)
+class _Attack(Attack):
+    """An attack of several runs, each with its facts, and checks of them."""
+
+    runs: tuple[Any, ...] = ()
+    sanity: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Conformance(Conformance):
+    """With what was found of the engine's order and of its weights."""
+
+    orders: tuple[str, ...] = ()
+    rebuilt: bool | None = None
+    coverage: tuple[Any, ...] = ()
+
+
+def test_each_attack_and_each_check_of_it_has_a_row() -> None:
+    whole = passing()
+    known = {item.name: getattr(whole.attack, item.name) for item in fields(Attack)}
+    runs = (SimpleNamespace(name="Square", samples=31, images=31_000, robust_accuracy=0.951),)
+    sanity = (SimpleNamespace(name="eps 0 breaks none", passed=False, found="2 fell", expected="0"),)
+    text = Walk(_page(replace(whole, attack=_Attack(**known | {"runs": runs, "sanity": sanity})))).text
+    assert "Square 31 31000 95.1 %" in text
+    assert "eps 0 breaks none no 2 fell 0" in text
+    bare_attack = _Attack(**known | {"runs": (), "sanity": ()})
+    assert "Are these attacks worth their name?" not in Walk(_page(replace(whole, attack=bare_attack))).text
+
+
+def test_what_the_probes_say_of_order_and_weights_is_told() -> None:
+    whole = passing()
+    known = {item.name: getattr(whole.conformance, item.name) for item in fields(Conformance)}
+    more = {"orders": ("per-op",), "rebuilt": True, "coverage": (SimpleNamespace(weights=8192, reaching=777),)}
+    text = Walk(_page(replace(whole, conformance=_Conformance(**known | more)))).text
+    assert "Operation orders that explain every bit: per-op." in text
+    assert "built again, the engine gives the same bits." in text
+    assert "layer by layer: 777 of 8192." in text
+
+
+def test_the_layers_and_the_model_are_named() -> None:
+    text = Walk(_page(passing())).text
+    assert "2 layers: 64 → 128 → 10" in text
+    assert "ef" * 32 in text
+    assert "none matched" not in text
+    assert "none matched" in Walk(_page(bare())).text
+
+
+def test_the_worst_images_have_pictures_and_captions() -> None:
+    text = Walk(_page(passing())).text
+    pair, single = passing().pictures
+    assert f"{pair.label} → {pair.changed_to} sample {pair.index} margin 24.51 radius 12.25" in text
+    assert f"{single.label} sample {single.index} margin 84.3 radius 42.15" in text
+    odd = replace(single, image=Raster(2, 1, 1, b"ab"))
+    assert "Worst images" not in Walk(_page(replace(passing(), pictures=(odd,)))).text
+
+
+def test_proved_tested_and_assumed_are_three_parts() -> None:
+    page = _page(passing())
+    places = [page.index(f'<section class="{name}">') for name in ("proved", "tested", "assumed")]
+    assert places == sorted(places)
+    assert page.count("</section>", places[0], places[2]) == 2
+
+
 def test_what_is_missing_is_said() -> None:
     text = Walk(_page(bare())).text
     for shown in (
@@ -163,33 +232,31 @@ def test_what_is_missing_is_said() -> None:
 
 
 def test_change_is_the_difference_of_the_shown_figures() -> None:
-    table = {row.title: row for row in comparisons(passing())}
+    table = {row.title: row for row in comparisons(passing(), shown_of(passing()))}
     assert table["Correct"].change == "+1.4"
-    same = replace(table["Correct"], before=0.5, after=0.50001)
-    assert same.change == "none"
-    assert replace(same, before=0.6).change == "\N{MINUS SIGN}10.0"
-    assert replace(same, before=None).change == ""
+    for before, after, words in ((0.5, 0.50001, "none"), (0.6, 0.5, "\N{MINUS SIGN}10.0"), (None, 0.5, "")):
+        assert replace(table["Correct"], points=change(before, after)).change == words
 
 
 def test_the_margin_row_names_the_certificate_that_applies() -> None:
-    notes = {row.note for row in comparisons(failing())}
+    notes = {row.note for row in comparisons(failing(), shown_of(failing()))}
     assert "Margin less rounding (D)" in notes
-    assert "Exact margin (E)" in {row.note for row in comparisons(passing())}
+    assert "Exact margin (E)" in {row.note for row in comparisons(passing(), shown_of(passing()))}
 
 
 def test_each_image_is_in_one_group(report: AuditReport) -> None:
-    assert sum(group.count for group in groups(report)) == len(report.rows)
+    assert sum(group.count for group in groups(report, shown_of(report))) == len(report.rows)
 
 
 def test_groups_count_what_is_known() -> None:
-    counts = {group.css: group.count for group in groups(passing())}
+    counts = {group.css: group.count for group in groups(passing(), shown_of(passing()))}
     rows = passing().rows
     assert counts["certified"] == round(449 * (passing().certified.interval or 0))
     assert counts["wrong"] == sum(row.label != row.prediction for row in rows)
     assert "broken" not in counts
     fallen = next(row for row in rows if row.interval and row.label == row.prediction)
     broken = replace(passing(), rows=(replace(fallen, attacked=True),))
-    assert [group.css for group in groups(broken)] == ["broken"]
+    assert [group.css for group in groups(broken, shown_of(broken))] == ["broken"]
 
 
 def test_tables_have_headers(report: AuditReport) -> None:

@@ -36,7 +36,8 @@ def test_round_trip(report: AuditReport, tmp_path: Path) -> None:
 
 def test_holds_every_field_but_the_rows_and_the_verdict(report: AuditReport) -> None:
     data = report_to_json(report)
-    assert set(data) == {item.name for item in fields(AuditReport)} - {"rows"} | {"verdict"}
+    assert set(data) == {item.name for item in fields(AuditReport)} - {"rows"} | {"verdict", "shown"}
+    assert all(not {"image", "adversarial"} & set(picture) for picture in data["pictures"])
     assert data["verdict"] == ("fail" if report.violations else "pass")
 
 
@@ -69,6 +70,7 @@ def test_numbers_that_are_not_finite_become_null() -> None:
     assert json.loads(text)["lipschitz"] == {
         "pairs": 40,
         "max_excess": None,
+        "max_excess_ulp": None,
         "max_ratio": None,
         "ratios": [0.5, None, None],
     }
@@ -90,6 +92,7 @@ def test_a_report_that_would_not_be_read_is_not_written(tmp_path: Path) -> None:
         (b'{"samples": 1e999}', "1e999 is not a finite number"),
         (b"[" * 100_000, "is not JSON"),
         (b"9" * 10_000, "is not JSON"),
+        (b"9" * 400, "an integer of 400 digits is too large"),
         (b"[]", r"the report is \[\]; expected object"),
         (b"{}", "the report lacks accuracy, assumptions"),
     ],

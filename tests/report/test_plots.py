@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plots are read back from their SVG: the tick labels give the scales, the scales give the values."""
 
+import math
 import re
 from dataclasses import replace
 from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from report.samples import failing, infinite, passing
 
 from linfdeploy.report import plots
 from linfdeploy.report.model import Curve, SampleRow
+from linfdeploy.report.shown import ClassRadii
 
 PIXEL = 0.011
 FRACTIONS = st.floats(0, 1)
@@ -117,10 +119,72 @@ def test_curve_says_what_holds_at_the_asked_eps() -> None:
     assert beyond.startswith("Exact margin (E): no value at eps 21.")
 
 
+@given(_curves(), st.integers(1, 255).map(float), FRACTIONS, FRACTIONS)
+def test_the_bound_is_what_is_correct_and_then_what_withstood(
+    curve: Curve, asked: float, one: float, other: float
+) -> None:
+    robust, clean = sorted((one, other))
+    read = Read(plots.certified_over_eps(curve, asked, robust, clean))
+    points = read.line("bound attack")
+    unit = PIXEL / abs(read.y[1])
+    assert [y for _, y in points] == pytest.approx([clean, clean, robust, robust], abs=3 * unit)
+    step = 3 * PIXEL / abs(read.x[1])
+    assert [x for x, _ in points[:3]] == pytest.approx([0, asked, asked], abs=step)
+
+
+def test_without_an_attack_the_bound_is_what_is_correct() -> None:
+    read = Read(plots.certified_over_eps(passing().curve, 25.0, None, 0.97))
+    assert {round(y, 3) for _, y in read.line("bound attack")} == {0.97}
+
+
+@given(st.lists(st.lists(st.floats(0, 255), min_size=5, max_size=5).map(sorted), min_size=1, max_size=12))
+def test_boxes_are_drawn_to_scale(found: list[list[float]]) -> None:
+    radii = [ClassRadii(label, 9, *values) for label, values in enumerate(found)]
+    root = ElementTree.fromstring(plots.radii_by_class(radii, 25.0))
+    ticks = [item for item in root.iter("text") if item.get("class") == "tick y"]
+    low, high = ((float(item.text or ""), float(item.attrib["y"]) - 4) for item in (ticks[0], ticks[-1]))
+    unit = (high[1] - low[1]) / (high[0] - low[0])
+
+    def value(coordinate: float) -> float:
+        return low[0] + (coordinate - low[1]) / unit
+
+    boxes = [item for item in root.iter("rect") if item.get("class") == "bar box"]
+    lines = [item.attrib["points"] for item in root.iter("polyline") if item.get("class") == "whisker"]
+    medians = [item.attrib["points"] for item in root.iter("polyline") if item.get("class") == "median"]
+    slack = 3 * PIXEL / abs(unit)
+    for box, line, median, values in zip(boxes, lines, medians, found, strict=True):
+        bottom, top = (value(float(point.split(",")[1])) for point in line.split())
+        y, height = float(box.attrib["y"]), float(box.attrib["height"])
+        middle = value(float(median.split()[0].split(",")[1]))
+        drawn = [bottom, value(y + height), middle, value(y), top]
+        assert drawn == pytest.approx(values, abs=slack)
+
+
+def test_of_many_classes_the_worst_are_drawn() -> None:
+    radii = [ClassRadii(label, 9, 0.0, 1.0, float(100 - label), 120.0, 130.0) for label in range(60)]
+    root = ElementTree.fromstring(plots.radii_by_class(radii, 25.0))
+    labels = [item.text for item in root.iter("text") if item.get("class") == "tick x"]
+    assert labels == [str(label) for label in range(40, 60)]
+
+
+@given(_curves(), st.lists(FRACTIONS, min_size=20, max_size=20))
+def test_overlays_show_both_reports(curve: Curve, other: list[float]) -> None:
+    first = curve.exact or ()
+    second = sorted(other[: len(first)], reverse=True)
+    read = Read(plots.overlay("exact", curve.eps_pixels, (first, second), (10.0, 20.0)))
+    for css, values in (("before", first), ("after", second)):
+        assert [y for _, y in read.line(f"series {css}")][::2] == pytest.approx(list(values), abs=1e-3)
+    assert len(read.all("line", "mark")) == 2
+    assert plots.overlay("exact", (), ((), ()), (10.0, 10.0)) == ""
+
+
 MARGINS = st.lists(st.tuples(st.floats(-300, 300), st.booleans()), min_size=1, max_size=60)
 
 
 @given(MARGINS, st.integers(0, 128).map(float))
+@example([(33.0, True), (5e-324, True)], 0.0)
+@example([(33.0, True), (-5e-324, False)], 0.0)
+@example([(300.0, True), (math.nextafter(50, 51), True), (50.0, True)], 50.0)
 def test_margins_right_of_the_mark_are_the_certified_ones(
     found: list[tuple[float, bool]], threshold: float
 ) -> None:
@@ -208,6 +272,8 @@ def test_nothing_to_draw_is_nothing() -> None:
     assert plots.attack_convergence((), 0.5, 0.5) == ""
     assert plots.ulps({}) == ""
     assert plots.ulps({"0": 0}) == ""
+    assert plots.radii_by_class((), 25.0) == ""
+    assert plots.radii_by_class([ClassRadii(3, 0, None, None, None, None, None)], 25.0) == ""
 
 
 @pytest.mark.parametrize("margin", [0.0, 1e-30, -1e-30, 1e8, -1e8, 1e30, 5e-324])
@@ -239,6 +305,8 @@ def test_each_plot_is_named_and_described() -> None:
         plots.lipschitz_ratios(report.lipschitz.ratios),
         plots.attack_convergence((0.9, 0.8), 0.8, 0.7),
         plots.ulps({"0": 5}),
+        plots.radii_by_class([ClassRadii(3, 2, 1.0, 1.0, 1.0, 2.0, 2.0)], 25.0),
+        plots.overlay("exact", (0.0, 1.0), ((1.0, 0.5), (1.0, 0.4)), (1.0, 1.0)),
     ]
     ids = []
     for text in drawn:

@@ -5,7 +5,7 @@ from typing import Any, get_type_hints
 
 import jsonschema
 
-from linfdeploy.report import model, schema
+from linfdeploy.report import histogram, model, schema, shown
 
 
 def test_is_a_valid_schema() -> None:
@@ -28,11 +28,25 @@ def test_has_exactly_the_fields_of_the_model() -> None:
     properties = schema.load_schema()["properties"]
     for name, hint in get_type_hints(model.AuditReport).items():
         part = next((kind for kind in [hint, *getattr(hint, "__args__", ())] if is_dataclass(kind)), None)
-        if part and name not in {"rows", "violations", "classes"}:
-            assert set(properties[name]["properties"]) == {item.name for item in fields(part)}
+        if part and "properties" in properties.get(name, {}):
+            assert set(properties[name]["properties"]) == _written(part)
+    assert set(properties["shown"]["properties"]) == _written(shown.Shown)
     definitions = schema.load_schema()["$defs"]
-    assert set(definitions["violation"]["properties"]) == {item.name for item in fields(model.Violation)}
-    assert set(definitions["probe"]["properties"]) == {item.name for item in fields(model.Probe)}
+    parts = {
+        "class": model.ClassResult,
+        "class_radii": shown.ClassRadii,
+        "histogram": histogram.Histogram,
+        "layer": model.LayerFacts,
+        "picture": model.Picture,
+        "probe": model.Probe,
+        "violation": model.Violation,
+    }
+    for name, part in parts.items():
+        assert set(definitions[name]["properties"]) == _written(part)
+
+
+def _written(part: Any) -> set[str]:
+    return {item.name for item in fields(part) if item.metadata.get("written", True)}
 
 
 def test_says_what_was_found_and_what_was_expected() -> None:

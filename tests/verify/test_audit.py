@@ -83,6 +83,9 @@ def test_an_honest_engine_passes(precision: Precision, tmp_path: Path) -> None:
     assert 0 < certified <= report.attack.robust_accuracy < 1
     assert report.lipschitz.pairs > 0
     assert list(result.evidence) == ["adversarial.npz"]
+    assert list(result.pictures) == ["adversarial.png"]
+    assert {run.name for run in report.attack.runs} >= {"PGD-20", "Square on the engine", "rounding search"}
+    assert all(run.robust_accuracy >= report.attack.robust_accuracy for run in report.attack.runs)
 
 
 @pytest.mark.parametrize("fault", list(faults(random_net(SIZES, "exact", 3))))
@@ -114,10 +117,10 @@ class _HonestOnProbes(Engine):
     ],
 )
 def test_an_engine_that_lies_only_under_attack_fails(change: list[float], kinds: set[str], tmp_path: Path) -> None:
-    from linfdeploy.verify.conformance import make_probes
+    from linfdeploy.verify.probes import make_probes
 
     net = random_net(SIZES, "exact", 3)
-    probes = make_probes(data_of(net).images, THREAT.levels, OPTIONS.seed)
+    probes = make_probes(net, data_of(net).images, THREAT.levels, OPTIONS.seed).families
     known = {image.tobytes(): None for images in probes.values() for image in images[:]}
     result = audited(net, _HonestOnProbes(net, known, np.array(change, np.float32)), tmp_path)
     found = {violation.kind for violation in result.report.violations}
@@ -176,7 +179,8 @@ def test_labels_beyond_the_classes_are_refused(tmp_path: Path) -> None:
 
 def test_an_attack_needs_torch_and_the_rest_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = random_net(SIZES, "exact", 3)
-    monkeypatch.delitem(sys.modules, "linfdeploy.verify.attacks", raising=False)
+    for name in [name for name in sys.modules if name.startswith("linfdeploy.verify.attacks")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError):
         run_audit(subject(net, ReferenceEngine(net), tmp_path), data_of(net), OPTIONS)

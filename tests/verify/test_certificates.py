@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise, product
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ from linfdeploy.verify.certificates import (
 )
 from linfdeploy.verify.threat import box_of
 
-ALL_ROUNDINGS = [Rounding(*flags) for flags in product((True, False), repeat=4)]
+ALL_ROUNDINGS = list(roundings_of(random_net((2, 3, 3, 3), "fp16", 0)))
 
 
 def every_image(inputs: int) -> Images:
@@ -96,6 +96,7 @@ def test_intervals_follow_the_engines_own_rounding(rounding: Rounding) -> None:
     table = ReferenceEngine(net, rounding).run(images)
     evaluator = Certifier(net, rounding, images, table).evaluator
     assert evaluator is not None
+    assert isinstance(evaluator, ReferenceEngine)
     assert evaluator.rounding == rounding
     lower, upper = evaluator.bounds(*box_of(images, 6))
     for pixel in range(256):
@@ -302,3 +303,43 @@ def test_an_exact_net_is_not_exact_off_its_grid() -> None:
     weight[0, 0] = np.nextafter(weight[0, 0], np.float32(0))
     assert exactness_gap(with_layer(net, 0, weight=weight), GRID) is not None
     assert replace(net, grid=None).precision == "fp32"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("seed", range(6))
+def test_several_possible_roundings_certify_what_holds_whichever_runs(precision: Precision, seed: int) -> None:
+    net = random_net((1, 6, 4), precision, seed)
+    images, family = every_image(1), list(roundings_of(net))
+    possible = family[:: max(len(family) // 4, 1)]
+    tables = [ReferenceEngine(net, rounding).run(images) for rounding in possible]
+    # An engine that follows another of them at each image is none of them, and covered all the same.
+    which = np.random.default_rng(seed).integers(0, len(tables), len(images))
+    mixed = np.stack(tables)[which, np.arange(len(images))]
+    certifier = Certifier(net, possible, images, mixed)
+    given = 0
+    for levels in (1, 3, 8):
+        flags = certifier.at(levels)
+        assert flags.interval is not None
+        assert flags.joint is not None
+        truth = np.zeros(len(images), bool)
+        for label in range(net.classes):
+            truth |= truly_robust(mixed, images, mixed, label, levels)
+        assert not ((flags.interval | flags.joint) & ~truth).any()
+        alone = [Certifier(net, rounding, images, mixed).at(levels) for rounding in possible]
+        for name in ("interval", "joint"):
+            each = np.logical_and.reduce([getattr(one, name) for one in alone])
+            assert np.array_equal(getattr(flags, name), each)
+        given += int(flags.joint.sum())
+    assert given > 0
+    assert len(possible) > 1
+
+
+def test_folded_biases_are_certified_by_intervals_and_not_jointly() -> None:
+    net = random_net((2, 6, 4, 4), "fp32", 1)
+    folded = next(rounding for rounding in roundings_of(net) if rounding.folded)
+    images = random_images(net, 300, 0)
+    flags = Certifier(net, folded, images, ReferenceEngine(net, folded).run(images)).at(2)
+    assert flags.interval is not None
+    assert flags.interval.any()
+    assert flags.joint is not None
+    assert np.array_equal(flags.interval, flags.joint)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from pixel_nets import FaultyEngine, random_images, random_net
 
-from linfdeploy.engines.reference import PER_OP, ReferenceEngine
+from linfdeploy.engines.reference import PER_OP, ReferenceEngine, roundings_of
 from linfdeploy.report.words import KINDS
 from linfdeploy.verify.attacks import Attempt
 from linfdeploy.verify.certificates import CertifiedFlags, Certifier
@@ -133,6 +133,37 @@ def test_the_list_is_bounded_and_the_count_given() -> None:
     listed = falls.violations()
     assert len(listed) == MAX_LISTED
     assert f"({falls.fallen.sum()} samples in all)" in listed[0].detail
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_logit_that_is_not_finite_is_caught_even_where_no_rounding_matches(value: float) -> None:
+    judge = Certifier(NET, None, IMAGES, LOGITS)
+    falls = Falls(FaultyEngine(NET, spoiled(value)), IMAGES, judge, lying(False), LEVELS)
+    falls.add(Attempt("none", IMAGES))
+    found = [(violation.kind, violation.sample) for violation in falls.violations()]
+    assert ("not finite", 5) in found
+    assert {violation.saved for violation in falls.violations()} <= set(falls.evidence())
+
+
+def test_a_logit_of_any_possible_rounding_is_explained_and_no_other() -> None:
+    net = random_net((3, 6, 4), "fp16", 0)
+    roundings = tuple(roundings_of(net))[:2]
+    images = random_images(net, 200, 1)
+    first, second, third = (
+        ReferenceEngine(net, rounding).run(images) for rounding in tuple(roundings_of(net))[:3]
+    )
+    mixed = np.where(np.arange(200)[:, None] % 2 == 0, first, second)
+    judge = Certifier(net, roundings, images, mixed)
+
+    def strays(logits: npt.NDArray[np.float32]) -> list[int]:
+        falls = Falls(FaultyEngine(net, lambda *_: logits), images, judge, judge.at(LEVELS), LEVELS)
+        falls.add(Attempt("none", images))
+        return [int(violation.sample or 0) for violation in falls.violations() if violation.kind == "conformance"]
+
+    assert strays(mixed) == []
+    neither = np.flatnonzero(((third != first).any(1)) & ((third != second).any(1)))
+    assert len(neither) > 0
+    assert strays(third) == neither[:MAX_LISTED].tolist()
 
 
 def test_without_a_matching_rounding_only_labels_are_watched() -> None:

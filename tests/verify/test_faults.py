@@ -202,6 +202,8 @@ def test_an_untouched_engine_passes(cli: Cli, folder: Path, precision: str) -> N
     assert report["accuracy"]["clean"] > 0.6
     assert report["certified"]["interval"] > 0.1
     assert report["conformance"]["bit_identical"] == 1
+    assert report["conformance"]["rebuilt"] is True
+    assert all(0 < layer["reaching"] <= layer["weights"] for layer in report["conformance"]["coverage"])
 
 
 @pytest.mark.parametrize("name", TAMPERINGS)

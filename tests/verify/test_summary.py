@@ -33,11 +33,11 @@ def findings(precision: Precision, matched: bool, attack: Attack | None, levels:
     images = random_images(net, COUNT, 2)
     engine = ReferenceEngine(net)
     logits = engine.run(images)
-    rounding = PER_OP if matched else None
-    stages = Certifier(net, rounding, images, logits).stages(levels)
+    roundings = (PER_OP,) if matched else ()
+    stages = Certifier(net, roundings, images, logits).stages(levels)
     certificates = Certificates.joined(net, logits, levels, stages)
     labels = np.where(np.arange(COUNT) % 3 == 0, 3, certificates.labels)
-    same = ConformanceResult(Conformance(9, 1.0, 0, True, (), {"0": 9}), rounding, ())
+    same = ConformanceResult(Conformance(9, 1.0, 0, True, (), {"0": 9}), roundings, ())
     fallen = np.arange(COUNT) % 5 == 0
     graph = DeployedGraph(net, GraphOptions(), (), None, {}, "0" * 64, ModelProto())
     subject = Subject(Path("m.engine"), OpenedEngine(engine, graph, None, "fake", "0" * 64), None)

@@ -11,6 +11,7 @@ any association of the two, flushing denormals or not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,6 +26,7 @@ __all__ = [
     "check_exact",
     "check_finite",
     "exactness_gap",
+    "never_rounds",
     "overflow_gap",
     "rounding_error",
     "value_ranges",
@@ -93,6 +95,17 @@ def check_exact(net: PixelNet, grid: int) -> None:
     """
     if reason := exactness_gap(net, grid):
         raise ExportError(f"the net is not exact: {reason}")
+
+
+def never_rounds(net: PixelNet) -> bool:
+    """Proves that no operation rounds or flushes in the net's own format, in any association, or returns False."""
+    info = np.finfo(net.format)
+    reach = _largest_partial_sum(value_ranges(net))
+    if not reach < float(info.max) / 2:
+        return False
+    # The finest grid on which whatever occurs has few enough bits, and is never subnormal.
+    grid = min(info.nmant + 1 - math.frexp(reach)[1], -info.minexp)
+    return reach < 2.0 ** (info.nmant + 1 - grid) and all(_layer_on_grid(layer, grid) for layer in net.layers)
 
 
 def overflow_gap(net: PixelNet) -> str | None:

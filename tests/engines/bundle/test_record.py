@@ -85,7 +85,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "images": (put("images", 0), "images is 0; expected at least 1"),
     "images float": (put("images", 1e300), "images is 1e+300; expected at least 1"),
     "no labelled": (put("labelled", 0), "labelled is 0; expected at least 1"),
-    "count": (put("labelled", 21), "21 labelled images and 848 probes; expected 868"),
+    "count": (put("labelled", 21), "21 labelled images and 853 probes; expected 873"),
     "probes": (put("probes", {"random": -1}), "probes is {'random': -1}; expected numbers of images by name"),
     "probes list": (put("probes", []), "probes is []; expected numbers of images by name"),
     "seed": (put("seed", "0"), "seed is '0'; expected a whole number from 0 on"),

@@ -37,7 +37,7 @@ def test_what_the_record_says_is_there(precision: Precision, form: Form, tmp_pat
     assert (record.precision, record.form) == (precision, form)
     assert record.grid == (12 if precision == "exact" else None)
     assert (record.input_shape, record.classes, record.radius) == ((1, 3, 3), 3, True)
-    assert (record.images, record.labelled, record.data, record.eps) == (868, 20, "noise", "12px")
+    assert (record.images, record.labelled, record.data, record.eps) == (873, 20, "noise", "12px")
     assert record.versions["linfdeploy"] == linfdeploy.__version__
     assert any(name.startswith("plugin/") for name in files) == (form != "standard")
     assert ("plugin/plugins_trt/CMakeLists.txt" in files) == (form != "standard")

@@ -17,6 +17,7 @@ from linfdeploy.onnx.passes.ranges import (
     check_exact,
     check_finite,
     exactness_gap,
+    never_rounds,
     rounding_error,
     value_ranges,
 )
@@ -199,3 +200,41 @@ def flat_net(*layers: tuple[float, list[float]]) -> PixelNet:
 )
 def test_every_partial_sum_counts(net: PixelNet, accepted: bool) -> None:
     assert (exactness_gap(net, 12) is None) == accepted
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_exact_nets_never_round_and_others_do(seed: int) -> None:
+    assert never_rounds(pixel_net(seed))
+    for precision in ("fp32", "fp16"):
+        assert not never_rounds(pixel_net(seed, precision))
+
+
+@given(seeds, st.integers(0, 6), st.sampled_from([16.0, 200.0, 500.0]))
+@settings(max_examples=40, deadline=None)
+def test_where_float16_never_rounds_every_rounding_is_the_rational_net(
+    seed: int, grid: int, spread: float
+) -> None:
+    wild = pixel_net(seed, sizes=(2, 3, 2), shape=PAIR, grid=grid, spread=spread)
+    layers = tuple(
+        PixelLayer(each.weight.astype(np.float16), each.bias.astype(np.float16)) for each in wild.layers
+    )
+    net = replace(wild, layers=layers, grid=None)
+    images = all_images()[::997]
+    if never_rounds(net):
+        for a, b, c, d, folded in itertools.product((True, False), repeat=5):
+            logits = ReferenceEngine(net, Rounding(a, b, c, d, folded, "inputs and outputs")).run(images)
+            for image, found in zip(images[:5], logits, strict=False):
+                assert [Fraction(float(value)) for value in found] == exact_logits(net, image)
+
+
+def test_never_rounds_at_its_limit() -> None:
+    def one(weight: float, dtype: type = np.float16) -> PixelNet:
+        return PixelNet((1, 1, 1), (PixelLayer(np.full((1, 1), weight, dtype), np.zeros(1, dtype)),), None)
+
+    # Twice the distance 255 + w has to stay below 2^11 steps.
+    assert never_rounds(one(256.0))
+    assert never_rounds(one(0.25))
+    assert not never_rounds(one(256.25))
+    assert not never_rounds(one(0.125))
+    assert not never_rounds(one(2.0**-15))
+    assert not never_rounds(one(np.inf, np.float32))

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a recogniser tells of a checkpoint, and what all recognisers share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from linfdeploy.errors import CheckpointError
+
+__all__ = ["Evidence", "Found", "Layer", "State", "check_names", "count", "counted", "layer", "names_of", "size"]
+
+State = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a checkpoint's origin besides its tensors.
+
+    Attributes:
+        has_optimizer: Whether the optimizer's state was saved with it.
+        logged_model: The class that the run's log names, or None.
+        stated: The repository that the user names, or None.
+    """
+
+    has_optimizer: bool
+    logged_model: str | None
+    stated: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """An l_inf-distance layer.
+
+    Attributes:
+        weight: (O, I) float32.
+        mean: (O,) float32, the running mean that is subtracted, or None.
+        bias: (O,) float32, or None.
+    """
+
+    weight: torch.Tensor
+    mean: torch.Tensor | None
+    bias: torch.Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A recognised net.
+
+    Attributes:
+        repository: The name of the repository whose code wrote it.
+        model: The class of its net there.
+        parts: What it is made of, in words.
+        layers: The net, or None where ours have no such parts.
+        scale: What the loss multiplied the logits with, or None.
+    """
+
+    repository: str
+    model: str
+    parts: str
+    layers: tuple[Layer, ...] | None = None
+    scale: float | None = None
+
+
+def count(state: State, prefix: str) -> int:
+    """Returns how many layers `prefix0.weight`, `prefix1.weight`, ... there are."""
+    total = 0
+    while f"{prefix}{total}.weight" in state:
+        total += 1
+    return total
+
+
+def counted(number: int, thing: str) -> str:
+    """Returns a number of things in words."""
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
+def names_of(prefix: str, parts: Iterable[str], layers: int | None = None) -> set[str]:
+    """Returns the names of the tensors of one layer, or of as many as `layers` says, numbered from 0."""
+    places = [prefix] if layers is None else [f"{prefix}{index}" for index in range(layers)]
+    return {f"{place}.{part}" for place in places for part in parts}
+
+
+def check_names(state: State, expected: set[str], what: str) -> None:
+    """Checks that these are the tensors that there are.
+
+    Raises:
+        CheckpointError: One is missing or unknown.
+    """
+    if set(state) != expected:
+        missing, unknown = sorted(expected - set(state))[:10], sorted(set(state) - expected)[:10]
+        raise CheckpointError(
+            f"its tensors look like {what}, but it lacks {missing} and has the unknown {unknown}; expected a file "
+            "as that code saves it"
+        )
+
+
+def layer(state: State, place: str, mean: str | None, dimensions: int) -> Layer:
+    """Takes a layer out of the state.
+
+    Args:
+        state: All tensors.
+        place: The name of the layer.
+        mean: The name of its running mean below that; None: it has a bias in its stead.
+        dimensions: Of the weight as it is stored; those behind the first two are 1.
+
+    Raises:
+        CheckpointError: Sizes that do not fit each other.
+    """
+    weight = state[f"{place}.weight"]
+    shift = state[f"{place}.{mean or 'bias'}"]
+    if weight.ndim != dimensions or set(weight.shape[2:]) - {1} or shift.shape != weight.shape[:1]:
+        expected = f"(outputs, inputs{', 1' * (dimensions - 2)}) and (outputs,)"
+        raise CheckpointError(
+            f"{place} has a weight of shape {tuple(weight.shape)} and a {mean or 'bias'} of shape "
+            f"{tuple(shift.shape)}; expected {expected}"
+        )
+    return Layer(weight.flatten(1), shift if mean else None, None if mean else shift)
+
+
+def size(tensor: torch.Tensor, axis: int) -> int:
+    """Returns a size for a text; 0 where there is no such axis."""
+    return tensor.shape[axis] if tensor.ndim > axis else 0

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of L_inf-dist-net.
+
+Zhang et al., "Towards Certifying l_inf Robustness using Neural Networks with l_inf-dist Neurons", ICML 2021.
+"""
+
+from __future__ import annotations
+
+from linfdeploy.training.importers.layout import Found, State, check_names, count, counted, layer, names_of, size
+
+__all__ = ["REPOSITORY", "WIDTH", "recognise"]
+
+REPOSITORY = "L_inf-dist-net"
+WIDTH = 1024
+"""The units of a hidden layer of a net of width 1."""
+
+MEAN = "normalize.running_mean"
+HEAD = names_of("predictor.fc1", ("weight", "bias")) | names_of("predictor.fc2", ("weight", "bias"))
+LAST = names_of("feature.fc_last", ("weight", "bias"))
+
+
+def recognise(state: State) -> Found | None:
+    """Tells which net of this repository a state is; None: of another one.
+
+    Raises:
+        CheckpointError: A tensor is missing or unknown, or its shape does not fit.
+    """
+    if not any(name.startswith("feature.") for name in state):
+        return None
+    head = any(name.startswith("predictor.") for name in state)
+    if any(name.startswith("feature.conv.") for name in state):
+        return _convolutional(state, head)
+    model, depth = "MLPFeature" if head else "MLP", count(state, "feature.fc.")
+    dense = names_of("feature.fc.", ("weight", MEAN), depth)
+    check_names(state, dense | (HEAD if head else LAST), f"{model} of {REPOSITORY}")
+    if head:
+        return Found(REPOSITORY, model, f"{counted(depth, 'l_inf-distance layer')} and {_head(state)}")
+    hidden = [layer(state, f"feature.fc.{index}", MEAN, 4) for index in range(depth)]
+    layers = (*hidden, layer(state, "feature.fc_last", None, 4))
+    return Found(REPOSITORY, model, counted(depth + 1, "l_inf-distance layer"), layers)
+
+
+def _convolutional(state: State, head: bool) -> Found:
+    model, depth = "ConvFeature" if head else "Conv", count(state, "feature.conv.")
+    dense = names_of("feature.conv.", ("weight", MEAN), depth) | names_of("feature.fc", ("weight", MEAN))
+    check_names(state, dense | (HEAD if head else LAST), f"{model} of {REPOSITORY}")
+    rest = f"a dense one and {_head(state)}" if head else "2 dense ones"
+    return Found(REPOSITORY, model, f"{counted(depth, 'l_inf-distance convolution')}, {rest}")
+
+
+def _head(state: State) -> str:
+    return f"an MLP head of {size(state['predictor.fc1.weight'], 0)} hidden units"

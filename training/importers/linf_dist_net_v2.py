@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of L_inf-dist-net-v2.
+
+Zhang et al., "Boosting the Certified Robustness of l-infinity Distance Nets", ICLR 2022.
+Those of SortNet have the same names, so `sortnet` says which of the two a file is.
+"""
+
+from __future__ import annotations
+
+from linfdeploy.errors import CheckpointError
+from linfdeploy.training.importers.layout import (
+    Evidence,
+    Found,
+    State,
+    check_names,
+    count,
+    counted,
+    layer,
+    names_of,
+    size,
+)
+from linfdeploy.training.importers.sortnet import REPOSITORY as SORTNET
+from linfdeploy.training.importers.sortnet import hybrid_of, sorts
+
+__all__ = ["REPOSITORY", "recognise"]
+
+REPOSITORY = "L_inf-dist-net-v2"
+
+MEAN = "mean_shift.running_mean"
+HEAD = names_of("fc_linear.0", ("weight", "bias")) | names_of("fc_final", ("weight", "bias"))
+
+
+def recognise(state: State, evidence: Evidence) -> Found | None:
+    """Tells which net of this repository or of SortNet a state is; None: of another one.
+
+    Raises:
+        CheckpointError: A tensor is missing or unknown, its shape does not fit, or nothing tells which of the two
+            repositories it is of.
+    """
+    if not any(name.startswith("fc_dist.") for name in state):
+        return None
+    scaled = {"scalar"} & set(state)
+    if any(name.startswith(("fc_linear.", "fc_final.")) for name in state):
+        return _hybrid(state, scaled, evidence)
+    depth = count(state, "fc_dist.")
+    names = names_of("fc_dist.", ("weight", MEAN), depth - 1) | names_of(
+        f"fc_dist.{depth - 1}", ("weight", "bias")
+    )
+    check_names(state, names | scaled, f"MLPModel of {REPOSITORY} or SortMLPModel of {SORTNET}")
+    if sorts(evidence):
+        return Found(
+            SORTNET, "SortMLPModel", f"an l_inf-distance layer and {counted(depth - 1, 'sort-neuron layer')}"
+        )
+    hidden = [layer(state, f"fc_dist.{index}", MEAN, 2) for index in range(depth - 1)]
+    layers = (*hidden, layer(state, f"fc_dist.{depth - 1}", None, 2))
+    return Found(REPOSITORY, "MLPModel", counted(depth, "l_inf-distance layer"), layers, _scale(state))
+
+
+def _hybrid(state: State, scaled: set[str], evidence: Evidence) -> Found:
+    depth = count(state, "fc_dist.")
+    what = f"HybridModel of {REPOSITORY} or of {SORTNET}"
+    check_names(state, names_of("fc_dist.", ("weight", MEAN), depth) | HEAD | scaled, what)
+    head = f"an MLP head of {size(state['fc_linear.0.weight'], 0)} hidden units"
+    # The second paper's hybrid net has no scalar.
+    if scaled or evidence.stated == SORTNET or (evidence.logged_model or "").startswith("Sort"):
+        return hybrid_of(state, depth, head)
+    return Found(REPOSITORY, "HybridModel", f"{counted(depth, 'l_inf-distance layer')} and {head}")
+
+
+def _scale(state: State) -> float | None:
+    if "scalar" not in state:
+        return None
+    scale = state["scalar"]
+    if scale.shape != (1,) or not float(scale[0]) > 0:
+        raise CheckpointError(
+            f"scalar is {scale.flatten()[:4].tolist()} of shape {tuple(scale.shape)}; expected one positive "
+            "number, which leaves the order of the logits as it is"
+        )
+    return float(scale[0])
