@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An audit's samples, cut into chunks: shared out over processes, kept as they finish, put together in order.
 
-Chunks depend on the number of samples alone, and what is found for a sample on nothing beside it. So one process
-and several, an interrupted audit and a whole one find the same bits.
+Chunks depend on the number of samples alone, and what is found for a chunk on nothing but its samples and what was
+found for all of them before. So one process and several, an interrupted audit and a whole one find the same bits.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from linfdeploy.onnx.write import GraphOptions, model_from_net
 from linfdeploy.report.json import report_to_json
 from linfdeploy.report.schema import load_schema
 from linfdeploy.verify.audit import AuditOptions, AuditResult, run_audit
+from linfdeploy.verify.probes import make_probes
 from linfdeploy.verify.shards import Shards
 from linfdeploy.verify.summary import Subject, TestSet
 from linfdeploy.verify.threat import Threat, parse_eps
@@ -117,8 +118,6 @@ class _HonestOnProbes(Engine):
     ],
 )
 def test_an_engine_that_lies_only_under_attack_fails(change: list[float], kinds: set[str], tmp_path: Path) -> None:
-    from linfdeploy.verify.probes import make_probes
-
     net = random_net(SIZES, "exact", 3)
     probes = make_probes(net, data_of(net).images, THREAT.levels, OPTIONS.seed).families
     known = {image.tobytes(): None for images in probes.values() for image in images[:]}
@@ -152,9 +151,14 @@ def test_more_reach_leaves_less(tmp_path: Path) -> None:
 def test_steps_are_told_in_order(tmp_path: Path) -> None:
     net, told = random_net(SIZES, "exact", 3), Told()
     run_audit(subject(net, ReferenceEngine(net), tmp_path), data_of(net), OPTIONS, Shards(progress=told))
-    names = ["conformance", "probes of 256", "determinism", "certificates", "attacks"]
-    assert list(told.steps) == names
-    assert [told.steps[name] for name in names] == [(80, 80), (256, 256), (80, 80), (80, 80), (80, 80)]
+    probes = make_probes(net, data_of(net).images, THREAT.levels, OPTIONS.seed).families
+    sizes = dict.fromkeys(len(family) for family in probes.values() if len(family) != 80)
+    shared = {"conformance": 80, **{f"conformance of {size} probes": size for size in sizes}}
+    shared |= {"roundings": 80, **{f"roundings of {size} probes": size for size in sizes}}
+    whole = {"determinism": 80, "certificates": 80, "lipschitz": 0, "attacks": 80, "sanity of the attacks": 0}
+    expected = {"identity": 0, **shared, **whole}
+    assert list(told.steps) == list(expected)
+    assert told.steps == {name: (size, size) for name, size in expected.items()}
     assert told.notes == []
 
 

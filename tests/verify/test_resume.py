@@ -244,6 +244,8 @@ class TestAudits:
         command = verify_command(made, report)
         first, _ = start_ranks(tmp_path, command, command).outcomes()
         assert (first.code, figures(report)) == (0, expected)
+        # The chunks of the attacks were used: nothing says that one was computed again.
+        assert first.err == f"note: going on from {report / '.progress'}, which an interrupted audit left\n"
 
     def test_forged_certificates_are_not_believed(
         self, made: Path, expected: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -127,10 +127,15 @@ class Traces:
     def fits(arrays: Mapping[str, npt.NDArray[Any]], samples: int, plan: AttackPlan) -> bool:
         """Whether arrays could be those of so many samples."""
         runs, steps = len(names_of(plan)), plan.pgd[-1]
-        shapes = {"attacked": ("?", runs), "fell": ("?", runs), "images": ("q", runs), "kept": ("?", steps)}
-        found = {name: arrays.get(f"traces {name}") for name in shapes}
+        layout = {
+            "attacked": (bool, runs),
+            "fell": (bool, runs),
+            "images": (np.int64, runs),
+            "kept": (bool, steps),
+        }
+        found = {name: arrays.get(f"traces {name}") for name in layout}
         return all(
-            array is not None and (array.dtype.char, array.shape) == (shapes[name][0], (samples, shapes[name][1]))
+            array is not None and array.dtype == layout[name][0] and array.shape == (samples, layout[name][1])
             for name, array in found.items()
         )
 
