@@ -24,6 +24,7 @@ from linfdeploy.onnx.write import GraphOptions, model_from_net
 from linfdeploy.report.json import report_to_json
 from linfdeploy.report.schema import load_schema
 from linfdeploy.verify.audit import AuditOptions, AuditResult, run_audit
+from linfdeploy.verify.kept import Kept
 from linfdeploy.verify.probes import make_probes
 from linfdeploy.verify.shards import Shards
 from linfdeploy.verify.summary import Subject, TestSet
@@ -189,3 +190,41 @@ def test_an_attack_needs_torch_and_the_rest_does_not(tmp_path: Path, monkeypatch
     with pytest.raises(MissingExtraError):
         run_audit(subject(net, ReferenceEngine(net), tmp_path), data_of(net), OPTIONS)
     assert audited(net, ReferenceEngine(net), tmp_path, replace(OPTIONS, attack="none")).report.verdict == "pass"
+
+
+class _Stopping(Told):
+    """Is interrupted after so many chunks of the attacks."""
+
+    def __init__(self, chunks: int) -> None:
+        super().__init__()
+        self._left = chunks
+
+    def advance(self, count: int) -> None:
+        super().advance(count)
+        self._left -= list(self.steps)[-1] == "attacks"
+        if not self._left:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_audit_of_a_lying_engine_ends_with_the_same_evidence(tmp_path: Path) -> None:
+    net = random_net(SIZES, "exact", 3)
+    images = random_images(net, 140, 3)
+    data = TestSet("noise", images, ReferenceEngine(net).run(images).argmax(1))
+    probes = make_probes(net, images, THREAT.levels, OPTIONS.seed).families
+    known = {image.tobytes(): None for family in probes.values() for image in family[:]}
+
+    def run(shards: Shards) -> AuditResult:
+        engine = _HonestOnProbes(net, known, np.array([-900, 900, -900, 900, -900], np.float32))
+        return run_audit(subject(net, engine, tmp_path), data, OPTIONS, shards)
+
+    whole, told = run(Shards()), Told()
+    with pytest.raises(KeyboardInterrupt):
+        run(Shards(kept=Kept(tmp_path / "kept"), progress=_Stopping(1)))
+    resumed = run(Shards(kept=Kept(tmp_path / "kept"), progress=told))
+    assert told.notes == [f"going on from {tmp_path / 'kept'}, which an interrupted audit left"]
+    assert replace(resumed.report, created=whole.report.created) == whole.report
+    assert {name.split("-")[0] for name in whole.evidence} == {"adversarial.npz", "fall", "stray", "lipschitz.npz"}
+    assert resumed.evidence.keys() == whole.evidence.keys()
+    for name, arrays in whole.evidence.items():
+        assert all(np.array_equal(resumed.evidence[name][key], array) for key, array in arrays.items())
+    assert np.array_equal(resumed.pictures["adversarial.png"], whole.pictures["adversarial.png"])
