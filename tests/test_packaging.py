@@ -58,6 +58,15 @@ PUBLIC = {
     "linfdeploy.training": [],
     "linfdeploy.training.importers": [],
     "linfdeploy.verify": [],
+    "linfdeploy.verify.attacks": [
+        "ATTACKS",
+        "AttackPlan",
+        "AttackResult",
+        "Attempt",
+        "Twin",
+        "Victim",
+        "run_attack",
+    ],
 }
 
 

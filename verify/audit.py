@@ -207,7 +207,7 @@ class _Audit:
     def _attack(self, contest: Contest, arrays: Arrays, before: Before | None) -> Attack | None:
         if (plan := contest.plan) is None:
             return None
-        from linfdeploy.verify.attacks import Traces
+        from linfdeploy.verify.attacks.suite import Traces
 
         right = contest.victim.right
         result = Traces.of(arrays).result(plan, right)

@@ -77,8 +77,9 @@ class Contest:
     @cached_property
     def victim(self) -> Victim:
         """All samples, for the attacks, with what looks across samples."""
-        from linfdeploy.verify.attacks import Victim, pool_of, thorough_of
         from linfdeploy.verify.attacks.square import lead_of
+        from linfdeploy.verify.attacks.suite import Victim, thorough_of
+        from linfdeploy.verify.attacks.targeted import pool_of
 
         assert self.plan is not None
         net, images, labels = self.subject.opened.graph.net, self.data.images, self.certificates.labels
@@ -109,7 +110,7 @@ class Contest:
     def _attack(
         self, rows: Rows, images: Images, logits: Logits, plan: AttackPlan, lipschitz: LipschitzAudit
     ) -> Arrays:
-        from linfdeploy.verify.attacks import attack_samples
+        from linfdeploy.verify.attacks.suite import attack_samples
 
         certifier = Certifier(self.subject.opened.graph.net, self.conformance.roundings, images, logits)
         none = CertifiedFlags(None, None, np.zeros(len(rows), bool))
@@ -132,7 +133,7 @@ class Contest:
             return False
         if self.plan is None:
             return True
-        from linfdeploy.verify.attacks import Traces
+        from linfdeploy.verify.attacks.suite import Traces
 
         standing = arrays.get("reference_standing")
         known = standing is not None and standing.dtype == bool and standing.shape == (rows,)

@@ -16,27 +16,7 @@ surrogate, the relaxation that training uses, and every point of theirs is judge
 
 from linfdeploy.verify.attacks.attempt import Attempt
 from linfdeploy.verify.attacks.plan import ATTACKS, AttackPlan
-from linfdeploy.verify.attacks.suite import (
-    AttackResult,
-    Traces,
-    Victim,
-    attack_samples,
-    run_attack,
-    thorough_of,
-)
-from linfdeploy.verify.attacks.targeted import pool_of
+from linfdeploy.verify.attacks.suite import AttackResult, Victim, run_attack
 from linfdeploy.verify.attacks.twin import Twin
 
-__all__ = [
-    "ATTACKS",
-    "AttackPlan",
-    "AttackResult",
-    "Attempt",
-    "Traces",
-    "Twin",
-    "Victim",
-    "attack_samples",
-    "pool_of",
-    "run_attack",
-    "thorough_of",
-]
+__all__ = ["ATTACKS", "AttackPlan", "AttackResult", "Attempt", "Twin", "Victim", "run_attack"]

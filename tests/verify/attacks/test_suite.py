@@ -18,23 +18,11 @@ from small_nets import all_images
 from linfdeploy.engines.base import Images, Logits
 from linfdeploy.engines.reference import ReferenceEngine
 from linfdeploy.onnx.pixel_net import PixelNet, Precision
-from linfdeploy.verify.attacks import (
-    ATTACKS,
-    AttackPlan,
-    AttackResult,
-    Attempt,
-    Traces,
-    Twin,
-    Victim,
-    attack_samples,
-    pool_of,
-    run_attack,
-    thorough_of,
-)
+from linfdeploy.verify.attacks import ATTACKS, AttackPlan, AttackResult, Attempt, Twin, Victim, run_attack
 from linfdeploy.verify.attacks.plan import Restart
 from linfdeploy.verify.attacks.square import lead_of
-from linfdeploy.verify.attacks.suite import BLACK_BOX
-from linfdeploy.verify.attacks.targeted import POOL
+from linfdeploy.verify.attacks.suite import BLACK_BOX, Traces, attack_samples, thorough_of
+from linfdeploy.verify.attacks.targeted import POOL, pool_of
 from linfdeploy.verify.threat import box_of
 
 EVERYTHING = AttackPlan(
