@@ -11,6 +11,7 @@ from pixel_nets import random_images, random_net
 
 from linfdeploy.engines.build import engine_from_onnx
 from linfdeploy.engines.reference import ReferenceEngine
+from linfdeploy.onnx.pixel_net import Precision
 from linfdeploy.onnx.write import GraphOptions, model_from_net
 
 __all__ = ["IMAGES", "figures", "made_in", "verify_command"]
@@ -19,10 +20,11 @@ IMAGES = 300
 """Four chunks."""
 
 
-def made_in(folder: Path) -> Path:
+def made_in(folder: Path, precision: Precision = "exact") -> Path:
     """Writes the files that `verify_command` names."""
-    net = random_net((6, 9, 5), "exact", 3)
-    model = model_from_net(net, GraphOptions(), {"precision": "exact", "grid": str(net.grid)})
+    net = random_net((6, 9, 5), precision, 3)
+    grid = {} if net.grid is None else {"grid": str(net.grid)}
+    model = model_from_net(net, GraphOptions(), {"precision": precision, **grid})
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     options = {"device": "cpu", "threads": 1, "custom_ops": "auto"}
     engine_from_onnx(folder / "model.onnx", folder / "model.engine", "onnxruntime", options)

@@ -16,6 +16,7 @@ from rank_processes import start_ranks
 from verify_runs import IMAGES, figures, made_in, verify_command
 
 from linfdeploy.errors import InputError
+from linfdeploy.onnx.pixel_net import Precision
 from linfdeploy.verify.kept import Arrays
 from linfdeploy.verify.shards import MOST_ROWS, Rows, Shards, Step, chunks_of
 
@@ -63,7 +64,20 @@ def test_several_processes_give_the_report_of_one(world: int, made: Path, tmp_pa
     assert report["samples"] == IMAGES
     assert 0 < report["certified"]["interval"] <= report["attack"]["robust_accuracy"] < report["accuracy"]["clean"]
     assert len(report["attack"]["robust_by_step"]) == 20
+    assert {"adversarial.npz", "adversarial.png"} < set(figures(tmp_path / "alone"))
     assert not (tmp_path / "several" / ".progress").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_several_processes_find_the_roundings_that_one_finds(precision: Precision, tmp_path: Path) -> None:
+    made = made_in(tmp_path, precision)
+    command = verify_command(made, tmp_path / "several")
+    first, second = start_ranks(tmp_path, command, command).outcomes()
+    assert call(*verify_command(made, tmp_path / "alone")).code == first.code == second.code == 0
+    assert figures(tmp_path / "several") == figures(tmp_path / "alone")
+    report = json.loads((tmp_path / "alone" / "report.json").read_text())
+    assert report["conformance"]["orders"]
+    assert 0 < report["certified"]["interval"] <= report["attack"]["robust_accuracy"]
 
 
 def test_a_failed_verdict_is_told_once(made: Path, tmp_path: Path) -> None:
