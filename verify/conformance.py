@@ -128,7 +128,7 @@ def _of_each_length(
     for place, count in enumerate(dict.fromkeys(len(images) for images in families.values())):
         alike = {name: images for name, images in families.items() if len(images) == count}
         name = f"{what} of {count} probes" if place else what
-        found |= shards.map(Step(name, partial(find, alike)), count)
+        found |= shards.map(Step(name, partial(find, alike), unit=BATCH), count)
     return found
 
 

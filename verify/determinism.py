@@ -42,7 +42,7 @@ def instabilities(engine: Engine, images: Images, whole: Logits, shards: Shards 
         return {"same": np.asarray(_equal(whole[rows], run_batched(engine, images[rows])).all(1))}
 
     found = []
-    if not shards.map(Step("determinism", find), len(images))["same"].all():
+    if not shards.map(Step("determinism", find, unit=BATCH), len(images))["same"].all():
         found.append(Violation("determinism", "two runs over the same images give different logits"))
     return found + shards.from_first(lambda: list(_among_few(engine, images, whole)))
 

@@ -75,12 +75,14 @@ class Step:
         most: Rows of a chunk.
         fits: Whether arrays from a file could be those of so many rows. None: every array has one entry a row, and
             some rows from a file are computed again and must be the same bits.
+        unit: Chunks begin at multiples of it: what looks for faults of an engine's batches needs whole ones.
     """
 
     name: str
     find: Callable[[Rows], Arrays]
     most: int = MOST_ROWS
     fits: Callable[[Arrays, int], bool] | None = None
+    unit: int = 1
 
 
 @dataclass
@@ -160,7 +162,7 @@ class Shards:
             PeerError: Another process failed or is gone.
             DiscardedError: A kept chunk is not what the step computes.
         """
-        chunks, parts = chunks_of(count, step.most), list[Arrays]()
+        chunks, parts = chunks_of(count, step.most, step.unit), list[Arrays]()
         self.progress.step(step.name, sum(map(len, chunks[self.ranks.rank :: self.ranks.world])))
         key = digest_of({"after": self._key, "step": step.name, "chunks": str(len(chunks))})
         for first in range(0, len(chunks), self.ranks.world):
@@ -206,20 +208,23 @@ class Shards:
         return arrays
 
 
-def chunks_of(count: int, most: int = MOST_ROWS) -> list[Rows]:
-    """Returns consecutive indices of samples, cut into chunks that differ by one row at most.
+def chunks_of(count: int, most: int = MOST_ROWS, unit: int = 1) -> list[Rows]:
+    """Returns consecutive indices of samples, cut into chunks of nearly the same number of units.
+
 
     Args:
         count: Number of samples, at least 1.
-        most: Rows of a chunk.
+        most: Rows of a chunk, at least a unit.
+        unit: Chunks begin at multiples of it.
     """
-    number = 1
-    while number < MANY and count // (2 * number) >= LEAST_ROWS:
+    units, fit, number = -(-count // unit), most // unit, 1
+    while number < MANY and units // (2 * number) * unit >= LEAST_ROWS:
         number *= 2
-    if count > MANY * most:
-        number = MANY * -(-count // (MANY * most))
-    number = max(number, -(-count // most))
-    return np.array_split(np.arange(count), number)
+    if units > MANY * fit:
+        number = MANY * -(-units // (MANY * fit))
+    number = min(max(number, -(-units // fit)), units)
+    parts = np.array_split(np.arange(units), number)
+    return [np.arange(part[0] * unit, min((part[-1] + 1) * unit, count)) for part in parts]
 
 
 def digest_of(facts: Mapping[str, str]) -> str:

@@ -225,16 +225,16 @@ def test_a_logit_that_is_not_finite_is_a_violation_that_names_the_image(value: f
     images = random_images(net, 300, 0)
 
     def spoil(logits: npt.NDArray[np.float32], call: int) -> npt.NDArray[np.float32]:
-        # The data of the second chunk: each runs five families.
+        # The data's second batch: each batch of it comes with those of four more families.
         if call == 6:
             logits[7, 3] = value
         return logits
 
     found = check_conformance(FaultyEngine(net, spoil), net, make_probes(net, images, LEVELS, 0))
     (violation,) = (violation for violation in found.violations if violation.kind == "not finite")
-    assert violation.sample == 75 + 7
+    assert violation.sample == 256 + 7
     assert violation.detail == (
-        "1 of the logits of probe 'data' are infinite or NaN, the first of class 3 at image 82"
+        "1 of the logits of probe 'data' are infinite or NaN, the first of class 3 at image 263"
     )
 
 

@@ -26,18 +26,25 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_in(tmp_path_factory.mktemp("made"))
 
 
-@given(st.integers(1, 60_000), st.sampled_from([7, 256, MOST_ROWS]))
-def test_chunks_cover_every_sample_once_and_are_bounded(count: int, most: int) -> None:
-    chunks = chunks_of(count, most)
+@given(st.integers(1, 60_000), st.sampled_from([(7, 1), (256, 1), (256, 256), (MOST_ROWS, 1), (MOST_ROWS, 256)]))
+def test_chunks_cover_every_sample_once_and_are_bounded(count: int, bounds: tuple[int, int]) -> None:
+    most, unit = bounds
+    chunks = chunks_of(count, most, unit)
     assert np.array_equal(np.concatenate(chunks), np.arange(count))
-    sizes = {len(chunk) for chunk in chunks}
+    assert all(chunk[0] % unit == 0 for chunk in chunks)
+    sizes = {-(-len(chunk) // unit) for chunk in chunks}
     assert min(sizes) >= 1
-    assert max(sizes) <= most
+    assert max(sizes) * unit <= most
     assert max(sizes) - min(sizes) <= 1
 
 
 def test_chunks_divide_evenly_over_processes() -> None:
     assert [len(chunks_of(count)) for count in (1, 80, 449, 1000, 8192, 8193, 10_000)] == [1, 1, 4, 8, 8, 16, 16]
+
+
+def test_whole_batches_stay_together() -> None:
+    sizes = [[len(chunk) for chunk in chunks_of(count, unit=256)] for count in (256, 300, 1100, 2000)]
+    assert sizes == [[256], [256, 44], [512, 256, 256, 76], [256] * 7 + [208]]
 
 
 def test_arrays_are_joined_in_the_order_of_the_samples() -> None:
