@@ -211,7 +211,6 @@ class Shards:
 def chunks_of(count: int, most: int = MOST_ROWS, unit: int = 1) -> list[Rows]:
     """Returns consecutive indices of samples, cut into chunks of nearly the same number of units.
 
-
     Args:
         count: Number of samples, at least 1.
         most: Rows of a chunk, at least a unit.
