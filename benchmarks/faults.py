@@ -57,7 +57,7 @@ def _audited(precision: Precision, reference: Any, data: TestSet) -> dict[str, A
 
     net = reference.exported(precision, None)
     probes = make_probes(net, data.images, THREAT.levels, 0)
-    families = list(probes.families.values())
+    families = [family[:] for family in probes.families.values()]
     found = []
     with TemporaryDirectory() as folder, shared_probes():
         for fault in catalogue(net, data.images):

@@ -16,7 +16,14 @@ from command_line import Outcome
 __all__ = ["RankProcesses", "start_ranks"]
 
 # Importing these takes longer than what the tests do; torch imports torch._dynamo when it makes an optimizer.
-PRELOADED = ["torch._dynamo", "torch.distributed", "linfdeploy.training.loop", "linfdeploy.cli.train"]
+PRELOADED = [
+    "torch._dynamo",
+    "torch.distributed",
+    "linfdeploy.training.loop",
+    "linfdeploy.cli.train",
+    "linfdeploy.verify.attacks",
+    "linfdeploy.verify.audit",
+]
 
 
 class RankProcesses:
@@ -25,6 +32,11 @@ class RankProcesses:
     def __init__(self, processes: Sequence[ForkServerProcess], folder: Path) -> None:
         self._processes = processes
         self._folder = folder
+
+    def kill(self) -> None:
+        """Kills all of them at once, as the kernel does when memory is short."""
+        for process in self._processes:
+            process.kill()
 
     def outcomes(self, seconds: float = 120) -> list[Outcome]:
         """Waits for all of them."""

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from linfdeploy.nets.layers import MeanShift
-from linfdeploy.training.ranks import Ranks
+from linfdeploy.ranks import Ranks
 
 __all__ = ["average_gradients", "share_batch_means"]
 

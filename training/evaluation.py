@@ -17,9 +17,9 @@ import torch
 from linfdeploy.kernels import linf_dist_bounds
 from linfdeploy.nets.layers import LinfDist
 from linfdeploy.nets.net import LinfNet
+from linfdeploy.ranks import ALONE, Ranks
 from linfdeploy.training.augment import unit_range
 from linfdeploy.training.data import Dataset
-from linfdeploy.training.ranks import ALONE, Ranks
 
 __all__ = ["Evaluation", "evaluate", "interval_logits"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from linfdeploy.errors import KernelError
-from linfdeploy.training.ranks import ALONE, Ranks
+from linfdeploy.ranks import ALONE, Ranks
 
 __all__ = ["CPU", "Place", "place_from"]
 

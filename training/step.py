@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from linfdeploy.nets.net import LinfNet
+from linfdeploy.ranks import Ranks
 from linfdeploy.training.average import average_gradients
 from linfdeploy.training.losses import mixture_loss
-from linfdeploy.training.ranks import Ranks
 from linfdeploy.training.schedules import Dials
 
 __all__ = ["DeviceDials", "Settings", "Step"]

@@ -3,42 +3,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from linfdeploy.engines.base import Logits
 from linfdeploy.engines.build import OpenedEngine, rebuilder
 from linfdeploy.engines.bundle.read import Bundle
 from linfdeploy.errors import ExportError, MissingExtraError
 from linfdeploy.onnx.pixel_net import Precision
 from linfdeploy.onnx.read import read_graph
-from linfdeploy.report.model import Attack, AuditReport, SanityFlag, Violation
+from linfdeploy.report.model import Attack, AuditReport, GoldenFacts, Violation
 from linfdeploy.report.sheet import adversarial_sheet
-from linfdeploy.verify.certificates import Certifier, Flags
+from linfdeploy.verify.certificates import Certificates, Certifier
 from linfdeploy.verify.conformance import ConformanceResult, check_conformance
-from linfdeploy.verify.determinism import run_batched
+from linfdeploy.verify.contest import Contest, attack_facts
 from linfdeploy.verify.differences import weight_differences
-from linfdeploy.verify.falls import Falls
 from linfdeploy.verify.golden import check_golden
 from linfdeploy.verify.identity import identity_violations, promised_precision
-from linfdeploy.verify.lipschitz import LipschitzAudit
+from linfdeploy.verify.kept import Arrays
 from linfdeploy.verify.lipschitz_search import lipschitz_search
 from linfdeploy.verify.pictures import pictures_of
-from linfdeploy.verify.probes import PAIRED_PROBES, make_probes
-from linfdeploy.verify.summary import Findings, Subject, TestSet, report_of
+from linfdeploy.verify.probes import ProbeSet, make_probes
+from linfdeploy.verify.question import question_of
+from linfdeploy.verify.shards import DiscardedError, Rows, Shards, Step
+from linfdeploy.verify.summary import Before, Findings, Subject, TestSet, report_of
 from linfdeploy.verify.threat import Threat
 
 if TYPE_CHECKING:
-    from linfdeploy.verify.attacks import AttackPlan, AttackResult, Attempt
+    from linfdeploy.verify.attacks import AttackPlan
 
 __all__ = ["AttackName", "AuditOptions", "AuditResult", "run_audit"]
 
 AttackName = Literal["none", "fast", "standard"]
+Evidence: TypeAlias = Mapping[str, Mapping[str, npt.NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -66,73 +68,167 @@ class AuditResult:
     """
 
     report: AuditReport
-    evidence: Mapping[str, Mapping[str, npt.NDArray[Any]]]
+    evidence: Evidence
     pictures: Mapping[str, npt.NDArray[np.uint8]]
 
 
-def run_audit(
-    subject: Subject, data: TestSet, options: AuditOptions, progress: Callable[[str], None] = lambda _: None
-) -> AuditResult:
+def run_audit(subject: Subject, data: TestSet, options: AuditOptions, shards: Shards | None = None) -> AuditResult:
     """Audits an engine.
 
     Args:
         subject: The engine, and the checkpoint it is held against.
         data: On which images.
         options: Against what.
-        progress: Told the name of each step as it begins.
+        shards: Shares out the samples, keeps what is finished and tells how far it is; every rank gets the result.
 
     Raises:
         DatasetError: The images or labels do not fit the engine.
         MissingExtraError: An attack was asked for and torch is not installed.
         EngineError: The engine fails on a batch.
+        PeerError: Another process failed or is gone.
     """
     data.check_fits(subject.opened.engine.input_shape, subject.opened.engine.classes)
     if options.attack != "none" and find_spec("torch") is None:
         raise MissingExtraError("an attack", "train")
-    engine, net, levels = subject.opened.engine, subject.opened.graph.net, options.threat.levels
-    progress("identity")
-    violations = list(_identity(subject, options.precision))
-    progress("conformance")
-    probes = make_probes(net, data.images, levels, options.seed)
-    rebuilt = rebuilder(subject.opened, dear=options.rebuild)
-    conformance = _against_golden(subject, check_conformance(engine, net, probes, rebuilt))
-    progress("certificates")
-    logits = conformance.logits["data"]
-    certifier = Certifier(net, conformance.roundings, data.images, logits)
-    falls = Falls(engine, data.images, certifier, flags := certifier.at(levels), levels)
-    lipschitz = LipschitzAudit(0.0 if net.precision == "exact" else float(2 * certifier.delta))
-    for name in PAIRED_PROBES:
-        lipschitz.add(data.images, logits, probes.families[name], conformance.logits[name])
-    progress("lipschitz")
-    lipschitz_search(engine, net, data.images, lipschitz, options.seed)
-    contest = _Contest(falls, lipschitz, logits, certifier.labels, flags.any, progress)
-    attack = _attack(subject, data, options, contest)
-    violations += [*conformance.violations, *falls.violations(), *lipschitz.violations()]
-    progress("report")
-    findings = Findings(conformance, certifier, flags, logits, falls.fallen, attack, lipschitz.result())
-    report, fallen = report_of(subject, data, options.threat, findings, violations), falls.evidence()
-    pictures = pictures_of(engine, data.images, fallen["adversarial.npz"], report)
-    evidence = {**fallen, **lipschitz.evidence()}
-    return AuditResult(replace(report, pictures=pictures), evidence, _sheet(falls, levels))
+    shards = shards or Shards()
+    audit = _Audit(subject, data, options, shards)
+    shards.begin(question_of(subject, data, options.threat, _others(options)))
+    try:
+        return audit.result()
+    except DiscardedError:
+        shards.discard()
+        return audit.result()
 
 
-def _sheet(falls: Falls, levels: int) -> Mapping[str, npt.NDArray[np.uint8]]:
-    sheet = adversarial_sheet(*falls.shown(), levels)
-    return {} if sheet is None else {"adversarial.png": sheet}
+def _others(options: AuditOptions) -> dict[str, str]:
+    plan = _plan(options.attack)
+    versions = f", torch {version('torch')}" if plan else ""
+    return {
+        "attack": f"{plan}{versions}",
+        "seed": str(options.seed),
+        "precision": str(options.precision),
+        "rebuild": str(options.rebuild),
+    }
 
 
-def _against_golden(subject: Subject, found: ConformanceResult) -> ConformanceResult:
-    """Adds what the golden images of the subject's bundle show, if it has one."""
+def _plan(attack: AttackName) -> AttackPlan | None:
+    if attack == "none":
+        return None
+    from linfdeploy.verify.attacks import ATTACKS
+
+    return ATTACKS[attack]
+
+
+@dataclass(frozen=True)
+class _Audit:
+    subject: Subject
+    data: TestSet
+    options: AuditOptions
+    shards: Shards
+
+    def result(self) -> AuditResult:
+        """Runs the steps, one after the other."""
+        subject, data, threat = self.subject, self.data, self.options.threat
+        violations = self.shards.from_first(lambda: list(_identity(subject, self.options.precision)), "identity")
+        probes = self._probes()
+        conformance = self._conformance(probes)
+        certificates, before = self._certificates(conformance), self._before()
+        contest = self._contest(probes, conformance, certificates)
+        searched = self._searched(contest)
+        arrays = self.shards.map(contest.step, len(data.images))
+        fallen, lipschitz = contest.judged(arrays)
+        lipschitz.merge(searched)
+        attack = self._attack(contest, arrays, before)
+        flags = certificates.flags
+        violations += [*conformance.violations, *fallen.violations(flags), *lipschitz.violations()]
+        logits = conformance.logits["data"]
+        findings = Findings(conformance, certificates, logits, before, fallen.fallen, attack, lipschitz.result())
+        report = report_of(subject, data, threat, findings, violations)
+        evidence = {**fallen.evidence(data.images, flags), **lipschitz.evidence()}
+        sheet = adversarial_sheet(*fallen.shown(data.images), threat.levels)
+        pictures = {} if sheet is None else {"adversarial.png": sheet}
+        return AuditResult(self._illustrated(report, evidence), evidence, pictures)
+
+    def _probes(self) -> ProbeSet:
+        net, options = self.subject.opened.graph.net, self.options
+        return make_probes(net, self.data.images, options.threat.levels, options.seed)
+
+    def _conformance(self, probes: ProbeSet) -> ConformanceResult:
+        opened = self.subject.opened
+        rebuilt = rebuilder(opened, dear=self.options.rebuild)
+        found = check_conformance(opened.engine, opened.graph.net, probes, rebuilt, self.shards)
+        golden, violations = self.shards.from_first(lambda: _golden(self.subject))
+        conformance = replace(found.conformance, golden=golden)
+        return replace(found, conformance=conformance, violations=(*found.violations, *violations))
+
+    def _certificates(self, conformance: ConformanceResult) -> Certificates:
+        net, levels, images = self.subject.opened.graph.net, self.options.threat.levels, self.data.images
+        logits = conformance.logits["data"]
+
+        def find(rows: Rows) -> Arrays:
+            return Certifier(net, conformance.roundings, images[rows], logits[rows]).stages(levels)
+
+        stages = self.shards.map(Step("certificates", find), len(images))
+        return Certificates.joined(net, logits, levels, stages)
+
+    def _before(self) -> Before | None:
+        reference, images, levels = self.subject.reference, self.data.images, self.options.threat.levels
+        if reference is None:
+            return None
+
+        def find(rows: Rows) -> Arrays:
+            margin, interval = reference.certified(images[rows], levels)
+            return {"labels": reference.predictions(images[rows]), "margin": margin, "interval": interval}
+
+        found = self.shards.map(Step("reference", find), len(images))
+        return Before(found["labels"] == self.data.labels, found["margin"], found["interval"])
+
+    def _contest(self, probes: ProbeSet, conformance: ConformanceResult, certificates: Certificates) -> Contest:
+        options = self.options
+        plan = _plan(options.attack)
+        name = "pairs" if plan is None else "attacks"
+        levels = options.threat.levels
+        return Contest(
+            self.subject, self.data, probes, conformance, certificates, levels, plan, options.seed, name
+        )
+
+    def _searched(self, contest: Contest) -> Arrays:
+        """Returns the pairs that were looked for, and not met on the way."""
+        opened, images = self.subject.opened, self.data.images
+
+        def search() -> Arrays:
+            lipschitz_search(
+                opened.engine, opened.graph.net, images, found := contest.lipschitz(), self.options.seed
+            )
+            return found.arrays(images.shape[1:])
+
+        return self.shards.from_first(search, "lipschitz")
+
+    def _attack(self, contest: Contest, arrays: Arrays, before: Before | None) -> Attack | None:
+        if (plan := contest.plan) is None:
+            return None
+        from linfdeploy.verify.attacks.suite import Traces
+
+        right = contest.victim.right
+        result = Traces.of(arrays).result(plan, right)
+        sanity = self.shards.from_first(lambda: contest.sanity(result), "sanity of the attacks")
+        reference = None if before is None else before.right & arrays["reference_standing"]
+        return attack_facts(self.options.attack, plan, result, right, reference, sanity)
+
+    def _illustrated(self, report: AuditReport, evidence: Evidence) -> AuditReport:
+        engine, images = self.subject.opened.engine, self.data.images
+        found = self.shards.from_first(lambda: pictures_of(engine, images, evidence["adversarial.npz"], report))
+        return replace(report, pictures=found)
+
+
+def _golden(subject: Subject) -> tuple[GoldenFacts | None, tuple[Violation, ...]]:
+    """Returns what the golden images of the subject's bundle show, if it has one."""
     if subject.bundle is None:
-        return found
+        return None, ()
     opened = subject.opened
     golden, required = subject.bundle.golden, subject.bundle.record.golden_bits == "required"
     facts, violations = check_golden(opened.engine, opened.graph.net, golden, required=required)
-    return replace(
-        found,
-        conformance=replace(found.conformance, golden=facts),
-        violations=(*found.violations, *_origin(opened, subject.bundle), *violations),
-    )
+    return facts, (*_origin(opened, subject.bundle), *violations)
 
 
 def _origin(opened: OpenedEngine, bundle: Bundle) -> Iterator[Violation]:
@@ -163,80 +259,3 @@ def _identity(subject: Subject, asked: Precision | None) -> Iterator[Violation]:
         yield Violation("reference", f"the checkpoint does not export to {promised}: {error}")
         return
     yield from identity_violations(graph, manifest, expected, asked)
-
-
-@dataclass(frozen=True)
-class _Contest:
-    """What an attack works on and where its finds go."""
-
-    falls: Falls
-    lipschitz: LipschitzAudit
-    logits: Logits
-    labels: npt.NDArray[np.int64]
-    certified: Flags
-    progress: Callable[[str], None]
-
-
-def _attack(subject: Subject, data: TestSet, options: AuditOptions, contest: _Contest) -> Attack | None:
-    """Runs the attacks that were asked for, every image of them on the engine."""
-    if options.attack == "none":
-        return None
-    from linfdeploy.verify.attacks import ATTACKS, Victim, run_attack
-    from linfdeploy.verify.attacks.sanity import sanity_flags
-
-    plan, reference, engine = ATTACKS[options.attack], _ReferenceContest(subject, data), subject.opened.engine
-    net, right = subject.opened.graph.net, contest.labels == data.labels
-
-    def submit(attempt: Attempt) -> Logits:
-        contest.progress(f"attack: {attempt.name}")
-        logits, rows = contest.falls.add(attempt), attempt.rows
-        contest.lipschitz.add(data.images[rows], contest.logits[rows], attempt.images, logits)
-        if attempt.final:
-            reference.add(attempt)
-        return logits
-
-    victim = Victim(net, data.images, contest.labels, right, options.threat.levels, contest.certified)
-    result = run_attack(victim, plan, options.seed, submit)
-    contest.progress("attack: sanity")
-    flags = sanity_flags(victim, plan, result, options.seed, lambda images: run_batched(engine, images))
-    return _attack_facts((options.attack, plan), result, right, reference.robust_accuracy(), flags)
-
-
-def _attack_facts(
-    asked: tuple[str, AttackPlan],
-    result: AttackResult,
-    right: Flags,
-    reference: float | None,
-    flags: Sequence[SanityFlag],
-) -> Attack:
-    name, plan = asked
-    return Attack(
-        name=f"{name}: {', '.join(run.name for run in result.runs)}",
-        steps=plan.pgd[-1],
-        restarts=plan.searches,
-        robust_accuracy=float((right & ~result.fallen).mean()),
-        reference_robust_accuracy=reference,
-        robust_by_step=result.robust_by_step,
-        runs=result.runs,
-        sanity=tuple(flags),
-    )
-
-
-class _ReferenceContest:
-    """The same attacks on the checkpoint before deployment."""
-
-    def __init__(self, subject: Subject, data: TestSet) -> None:
-        self._reference = subject.reference
-        self._labels = data.labels
-        self._standing: Flags | None = None
-        if self._reference is not None:
-            self._standing = self._reference.predictions(data.images) == data.labels
-
-    def add(self, attempt: Attempt) -> None:
-        if self._reference is not None and self._standing is not None:
-            rows = attempt.rows
-            wrong = self._reference.predictions(attempt.images) != self._labels[rows]
-            self._standing[rows[wrong]] = False
-
-    def robust_accuracy(self) -> float | None:
-        return None if self._standing is None else float(self._standing.mean())

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import TypeAlias
@@ -29,10 +29,12 @@ from linfdeploy.engines.reference import Hull, ReferenceEngine, Rounding, evalua
 from linfdeploy.onnx.passes.ranges import overflow_gap, rounding_error, value_ranges
 from linfdeploy.onnx.pixel_net import PixelNet
 from linfdeploy.verify.joint import JointBound
+from linfdeploy.verify.kept import Arrays
 from linfdeploy.verify.radii import CertifiedRadii, Levels, above, largest_levels, margin_radii
 from linfdeploy.verify.threat import box_of
 
 __all__ = [
+    "Certificates",
     "CertifiedFlags",
     "Certifier",
     "Flags",
@@ -67,13 +69,49 @@ class CertifiedFlags:
         return certified
 
 
+@dataclass(frozen=True)
+class Certificates:
+    """What is certified for the label that an engine gives to each of N samples.
+
+    Attributes:
+        labels: (N,) int64, the engine's.
+        flags: Of the threat's radius.
+        radii: How far each certificate reaches.
+    """
+
+    labels: npt.NDArray[np.int64]
+    flags: CertifiedFlags
+    radii: CertifiedRadii
+
+    @classmethod
+    def joined(cls, net: PixelNet, logits: Logits, levels: int, stages: Arrays) -> Certificates:
+        """Puts the stages of all samples together with the margins, which are computed here.
+
+        Args:
+            net: The engine's.
+            logits: (N, K) float32, the engine's.
+            levels: The threat, in pixels.
+            stages: See `Certifier.stages`.
+        """
+        margins = Certifier(net, None, None, logits)
+        flags, radii = margins.at(levels), margins.radii
+        if "interval" in stages:
+            flags = replace(flags, interval=stages["interval"], joint=stages["joint"])
+            reach = (stages[f"{name}_levels"].astype(np.int64) for name in ("interval", "joint"))
+            radii = CertifiedRadii(radii.exact, radii.delta, *reach)
+        return cls(margins.labels, flags, radii)
+
+
 class Certifier:
     """Certifies one engine's labels for a set of images, at any radius."""
 
     def __init__(
-        self, net: PixelNet, roundings: Rounding | Sequence[Rounding] | None, images: Images, logits: Logits
+        self, net: PixelNet, roundings: Rounding | Sequence[Rounding] | None, images: Images | None, logits: Logits
     ) -> None:
-        """Takes the engine's logits (N, K) and the roundings one of which it follows: none, if none matched."""
+        """Takes the engine's logits (N, K) and the roundings one of which it follows: none, if none matched.
+
+        The images (N, C, H, W) may be None where there is no rounding: margins do not need them.
+        """
         self.labels: npt.NDArray[np.int64] = logits.argmax(1)
         self.delta = _shortened(rounding_error(net, value_ranges(net)))
         possible = (roundings,) if isinstance(roundings, Rounding) else roundings or ()
@@ -104,8 +142,25 @@ class Certifier:
         interval = self._interval_levels(exact)
         return CertifiedRadii(exact, delta, interval, None if interval is None else self._joint_levels(interval))
 
+    def stages(self, levels: int) -> Arrays:
+        """Returns what takes passes over the net, sample by sample, for `Certificates.joined`.
+
+        Returns:
+            `interval` and `joint`, (N,) bool, at a radius of `levels` pixels, and `interval_levels` and
+            `joint_levels`, (N,) int16, as in `CertifiedRadii`; without a rounding only `labels`, (N,) int64.
+        """
+        (interval, joint), radii = self._stages(levels), self.radii
+        if interval is None or joint is None or radii.interval is None or radii.joint is None:
+            return {"labels": self.labels}
+        return {
+            "interval": interval,
+            "joint": joint,
+            "interval_levels": radii.interval.astype(np.int16),
+            "joint_levels": radii.joint.astype(np.int16),
+        }
+
     def _stages(self, levels: int) -> tuple[Flags | None, Flags | None]:
-        if self.evaluator is None:
+        if self.evaluator is None or self._images is None:
             return None, None
         each = np.full(len(self._images), levels)
         first, second = _both_gaps(self.evaluator, self._joint, self._images, self.labels, each)
@@ -115,7 +170,7 @@ class Certifier:
         return largest_levels(self._joint_gaps, self._float_margins, interval)
 
     def _interval_levels(self, exact: list[Fraction] | None) -> Levels | None:
-        if self.evaluator is None:
+        if self.evaluator is None or self._images is None:
             return None
         # In exact arithmetic intervals are never weaker than margins: T8 (b).
         known = [-1] * len(self._images) if exact is None else map(above, exact)
@@ -124,10 +179,12 @@ class Certifier:
 
     def _gaps(self, indices: Levels, levels: Levels) -> npt.NDArray[np.float64]:
         assert self.evaluator is not None
+        assert self._images is not None
         return interval_gaps(self.evaluator, self._images[indices], self.labels[indices], levels)
 
     def _joint_gaps(self, indices: Levels, levels: Levels) -> npt.NDArray[np.float64]:
         assert self.evaluator is not None
+        assert self._images is not None
         return joint_gaps(self.evaluator, self._joint, self._images[indices], self.labels[indices], levels)
 
 

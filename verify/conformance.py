@@ -9,9 +9,11 @@ violation as well. So is a logit that is not finite, and an answer that depends 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +26,14 @@ from linfdeploy.onnx.pixel_net import PixelNet
 from linfdeploy.report.model import Conformance, Probe, Violation
 from linfdeploy.verify.determinism import BATCH, REPEATS, instabilities, rebuild_violation, run_batched
 from linfdeploy.verify.diagnosis import diagnose
-from linfdeploy.verify.probes import ProbeSet
+from linfdeploy.verify.kept import Arrays
+from linfdeploy.verify.probes import Family, ProbeSet
+from linfdeploy.verify.shards import Rows, Shards, Step
 
 __all__ = ["ConformanceResult", "check_conformance", "matching_roundings", "ulp_distance"]
 
 MATCHING_IMAGES = 64
+DIAGNOSED_IMAGES = 4096
 # Of each family, for the evaluator against plain numpy.
 PLAIN_IMAGES = 2
 
@@ -52,7 +57,11 @@ class ConformanceResult:
 
 
 def check_conformance(
-    engine: Engine, net: PixelNet, probes: ProbeSet, rebuild: Callable[[], Engine] | None = None
+    engine: Engine,
+    net: PixelNet,
+    probes: ProbeSet,
+    rebuild: Callable[[], Engine] | None = None,
+    shards: Shards | None = None,
 ) -> ConformanceResult:
     """Runs every probe on the engine and on the evaluator and compares bits.
 
@@ -61,21 +70,30 @@ def check_conformance(
         net: Read from the engine's own graph.
         probes: As `make_probes` makes them.
         rebuild: Builds the engine again from its graph; None: it is too dear, or cannot be done here.
+        shards: Shares out the images.
 
     Raises:
         EngineError: The evaluator itself differs from plain numpy, or the engine fails.
     """
-    found = {name: run_batched(engine, images) for name, images in probes.families.items()}
-    roundings = matching_roundings(net, probes.families, found)
-    evaluator = ReferenceEngine(net, roundings[0] if roundings else _closest(net, probes.families, found))
-    _check_evaluator(evaluator, probes.families)
+    shards, families = shards or Shards(), probes.families
+    found = _answers("conformance", engine, families, shards)
+    roundings = matching_roundings(net, families, found, shards)
+    closest = roundings[0] if roundings else shards.from_first(lambda: _closest(net, families, found))
+    evaluator = ReferenceEngine(net, closest)
+    shards.together(lambda: _check_evaluator(evaluator, families))
+    # Those of a matching rounding are the engine's own, bit by bit.
+    expected = found if roundings else _answers("evaluator", evaluator, families, shards)
     comparison = _Comparison(net)
-    for name, images in probes.families.items():
-        # Those of a matching rounding are the engine's own, bit by bit.
-        comparison.add(name, images, found[name], found[name] if roundings else run_batched(evaluator, images))
-    (data, whole), *_ = zip(probes.families.values(), found.values(), strict=True)
-    unstable = list(instabilities(engine, data, whole))
-    rebuilt = rebuild_violation(rebuild, data, whole) if rebuild else None
+    for name, images in families.items():
+        comparison.add(name, images, found[name], expected[name])
+    data, whole = families["data"][:], found["data"]
+    unstable = instabilities(engine, data, whole, shards)
+    rebuilt, wrong = shards.from_first(
+        lambda: (
+            rebuild_violation(rebuild, data, whole) if rebuild else None,
+            list(_radius_violations(engine, evaluator, data)),
+        )
+    )
     conformance = Conformance(
         samples=comparison.rows,
         bit_identical=comparison.ulps["0"] / max(comparison.ulps.total(), 1),
@@ -88,13 +106,34 @@ def check_conformance(
         rebuilt=rebuilt is None if rebuild else None,
         coverage=probes.coverage,
     )
-    violations = [*comparison.violations, *unstable, *([rebuilt] if rebuilt else [])]
-    violations += _radius_violations(engine, evaluator, data)
-    return ConformanceResult(conformance, roundings, tuple(violations), found)
+    violations = (*comparison.violations, *unstable, *([rebuilt] if rebuilt else []), *wrong)
+    return ConformanceResult(conformance, roundings, violations, found)
+
+
+def _answers(what: str, engine: Engine, families: Mapping[str, Family], shards: Shards) -> dict[str, Logits]:
+    """Returns an engine's logits of each family; those of one length share their chunks."""
+
+    def find(alike: Mapping[str, Family], rows: Rows) -> Arrays:
+        return {name: run_batched(engine, images[rows]) for name, images in alike.items()}
+
+    found = _of_each_length(what, find, families, shards)
+    return {name: found[name] for name in families}
+
+
+def _of_each_length(
+    what: str, find: Callable[[Mapping[str, Family], Rows], Arrays], families: Mapping[str, Family], shards: Shards
+) -> dict[str, npt.NDArray[Any]]:
+    """Runs a step on the rows of all families of one length at a time; the first is that of the data."""
+    found: dict[str, npt.NDArray[Any]] = {}
+    for place, count in enumerate(dict.fromkeys(len(images) for images in families.values())):
+        alike = {name: images for name, images in families.items() if len(images) == count}
+        name = f"{what} of {count} probes" if place else what
+        found |= shards.map(Step(name, partial(find, alike), unit=BATCH), count)
+    return found
 
 
 def matching_roundings(
-    net: PixelNet, families: Mapping[str, Images], found: Mapping[str, Logits]
+    net: PixelNet, families: Mapping[str, Family], found: Mapping[str, Logits], shards: Shards | None = None
 ) -> tuple[Rounding, ...]:
     """Returns the members of the net's family whose bits are the engine's on every image.
 
@@ -102,18 +141,48 @@ def matching_roundings(
         net: The net.
         families: Images, each (N, C, H, W) uint8.
         found: The engine's logits of each, (N, K).
+        shards: Shares out the images.
     """
-    left = list(roundings_of(net))
-    for some in (_few, lambda _: slice(None)):
-        for name, images in families.items():
-            part = some(len(images))
-            left = [r for r in left if _same(ReferenceEngine(net, r), images[part], found[name][part])]
-    return tuple(left)
+    shards = shards or Shards()
+    left = shards.from_first(lambda: _matching_few(net, families, found))
+    if not left:
+        return ()
+    evaluators = [ReferenceEngine(net, rounding) for rounding in left]
+
+    def find(alike: Mapping[str, Family], rows: Rows) -> Arrays:
+        explained = np.ones((len(rows), len(left)), bool)
+        for name, images in alike.items():
+            explained &= _explained(evaluators, images[rows], found[name][rows])
+        return {str(len(next(iter(alike.values())))): explained}
+
+    flags = _of_each_length("roundings", find, families, shards)
+    return _held(left, np.concatenate(list(flags.values())))
 
 
-def _same(evaluator: ReferenceEngine, images: Images, logits: Logits) -> bool:
-    parts = (slice(i, i + BATCH) for i in range(0, len(images), BATCH))
-    return all(evaluator.explains(images[part], logits[part]).all() for part in parts)
+def _matching_few(
+    net: PixelNet, families: Mapping[str, Family], found: Mapping[str, Logits]
+) -> tuple[Rounding, ...]:
+    left = tuple(roundings_of(net))
+    for name, images in families.items():
+        part = _few(len(images))
+        evaluators = [ReferenceEngine(net, rounding) for rounding in left]
+        left = _held(left, _explained(evaluators, images[part], found[name][part]))
+    return left
+
+
+def _held(roundings: tuple[Rounding, ...], explained: npt.NDArray[np.bool_]) -> tuple[Rounding, ...]:
+    """Returns the roundings, R of them, that hold in every row, (N, R)."""
+    return tuple(rounding for column, rounding in enumerate(roundings) if explained[:, column].all())
+
+
+def _explained(evaluators: Sequence[ReferenceEngine], images: Images, logits: Logits) -> npt.NDArray[np.bool_]:
+    """Returns, (N, R), whose bits a row's logits are."""
+    parts = [slice(i, i + BATCH) for i in range(0, len(images), BATCH)]
+    explained = np.empty((len(images), len(evaluators)), bool)
+    for part in parts:
+        for column, evaluator in enumerate(evaluators):
+            explained[part, column] = evaluator.explains(images[part], logits[part])
+    return explained
 
 
 def _few(count: int) -> slice:
@@ -121,7 +190,7 @@ def _few(count: int) -> slice:
     return slice(None, None, -(-count // MATCHING_IMAGES))
 
 
-def _closest(net: PixelNet, families: Mapping[str, Images], found: Mapping[str, Logits]) -> Rounding:
+def _closest(net: PixelNet, families: Mapping[str, Family], found: Mapping[str, Logits]) -> Rounding:
     """Returns the rounding that comes nearest on some images of each family, where none explains all."""
     images = np.concatenate([family[_few(len(family))] for family in families.values()])
     logits = np.concatenate([found[name][_few(len(found[name]))] for name in families])
@@ -130,7 +199,7 @@ def _closest(net: PixelNet, families: Mapping[str, Images], found: Mapping[str, 
     )
 
 
-def _check_evaluator(evaluator: ReferenceEngine, families: Mapping[str, Images]) -> None:
+def _check_evaluator(evaluator: ReferenceEngine, families: Mapping[str, Family]) -> None:
     check_evaluator(
         evaluator,
         np.concatenate([images[:PLAIN_IMAGES] for images in families.values()]),
@@ -149,7 +218,7 @@ class _Comparison:
         self.ulps = Counter[str]()
         self.rows = 0
 
-    def add(self, name: str, images: Images, logits: Logits, expected: Logits) -> None:
+    def add(self, name: str, images: Family, logits: Logits, expected: Logits) -> None:
         distance = ulp_distance(logits, expected)
         self.probes.append(Probe(name, len(distance), float((distance == 0).mean()), int(distance.max())))
         self.ulps.update(_binned(distance))
@@ -193,7 +262,7 @@ def _not_finite(name: str, logits: Logits) -> Iterator[Violation]:
 
 
 def _difference(
-    net: PixelNet, name: str, images: Images, logits: Logits, expected: Logits, limit: Fraction
+    net: PixelNet, name: str, images: Family, logits: Logits, expected: Logits, limit: Fraction
 ) -> Iterator[Violation]:
     """Yields a violation when a probe's logits differ by more than the net's precision allows."""
     with np.errstate(invalid="ignore"):
@@ -201,7 +270,10 @@ def _difference(
     allowed = 0.0 if net.precision == "exact" else float(limit)
     if not (wrong := ~(change <= allowed)).any():
         return
-    cause = diagnose(net, images, logits, expected)
+    # A window around the first: what explains it is looked for in a bounded number of images.
+    first = int(wrong.any(1).argmax()) // DIAGNOSED_IMAGES * DIAGNOSED_IMAGES
+    window = slice(first, first + DIAGNOSED_IMAGES)
+    cause = diagnose(net, images[window], logits[window], expected[window])
     yield Violation(
         "conformance",
         f"{wrong.mean():.2%} of the logits of probe '{name}' differ, by up to {change.max():g} pixel where "

@@ -6,9 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from linfdeploy.engines.base import Engine, Images, Logits
 from linfdeploy.report.model import Violation
+from linfdeploy.verify.kept import Arrays
+from linfdeploy.verify.shards import Rows, Shards, Step
 
 __all__ = ["BATCH", "REPEATS", "instabilities", "rebuild_violation", "run_batched"]
 
@@ -24,10 +27,27 @@ def run_batched(engine: Engine, images: Images, batch: int = BATCH) -> Logits:
     return np.concatenate([engine.run(images[i : i + batch]) for i in range(0, len(images), batch)])
 
 
-def instabilities(engine: Engine, images: Images, whole: Logits) -> Iterator[Violation]:
-    """Yields a violation for each way in which images (N, C, H, W) get other logits than `whole`, their first."""
-    if not _same(whole, run_batched(engine, images)):
-        yield Violation("determinism", "two runs over the same images give different logits")
+def instabilities(engine: Engine, images: Images, whole: Logits, shards: Shards | None = None) -> list[Violation]:
+    """Returns a violation for each way in which images (N, C, H, W) get other logits than `whole`, their first.
+
+    Args:
+        engine: The engine.
+        images: (N, C, H, W) uint8.
+        whole: (N, K) float32, their logits.
+        shards: Shares out the second run over all images; the first process does the rest.
+    """
+    shards = shards or Shards()
+
+    def find(rows: Rows) -> Arrays:
+        return {"same": np.asarray(_equal(whole[rows], run_batched(engine, images[rows])).all(1))}
+
+    found = []
+    if not shards.map(Step("determinism", find, unit=BATCH), len(images))["same"].all():
+        found.append(Violation("determinism", "two runs over the same images give different logits"))
+    return found + shards.from_first(lambda: list(_among_few(engine, images, whole)))
+
+
+def _among_few(engine: Engine, images: Images, whole: Logits) -> Iterator[Violation]:
     if differ := sum(not _same(whole[:BATCH], engine.run(images[:BATCH])) for _ in range(REPEATS)):
         yield Violation("determinism", f"{differ} of {REPEATS} more runs over one batch give other logits")
     for batch in ODD_BATCHES:
@@ -49,7 +69,7 @@ def rebuild_violation(rebuild: Callable[[], Engine], images: Images, whole: Logi
     return Violation("determinism", "the engine, built again from its graph, gives other logits")
 
 
-def _arrangements(count: int) -> dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+def _arrangements(count: int) -> dict[str, Rows]:
     """Returns indices of images in other orders."""
     few = min(count, 2 * BATCH)
     return {
@@ -59,5 +79,10 @@ def _arrangements(count: int) -> dict[str, np.ndarray[tuple[int], np.dtype[np.in
 
 
 def _same(a: Logits, b: Logits) -> bool:
-    """Returns whether two arrays are equal; two NaN are equal here, since another step finds them."""
-    return np.array_equal(a, b, equal_nan=True)
+    return a.shape == b.shape and bool(_equal(a, b).all())
+
+
+def _equal(a: Logits, b: Logits) -> npt.NDArray[np.bool_]:
+    """Returns where two arrays are equal; two NaN are equal here, since another step finds them."""
+    equal: npt.NDArray[np.bool_] = (a == b) | (np.isnan(a) & np.isnan(b))
+    return equal

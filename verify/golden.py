@@ -33,7 +33,7 @@ def golden_images(net: PixelNet, data: TestSet, levels: int, seed: int) -> Golde
     """
     families = dict(make_probes(net, data.images[:PROBED_IMAGES], levels, seed).families)
     del families["data"]
-    images = np.concatenate([data.images, *families.values()])
+    images = np.concatenate([data.images, *(family[:] for family in families.values())])
     labels = np.full(len(images), PROBE, np.int64)
     labels[: len(data.labels)] = data.labels
     return GoldenImages(data.name, images, labels, {name: len(family) for name, family in families.items()})

@@ -8,7 +8,7 @@ apart. Whatever they fail to show is reported: as coverage, and as orders that f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -20,9 +20,10 @@ from linfdeploy.engines.reference import ReferenceEngine, Rounding, roundings_of
 from linfdeploy.onnx.pixel_net import PIXEL_MAX, PixelNet
 from linfdeploy.report.model import LayerCoverage
 from linfdeploy.verify.coverage import Coverage, operations
+from linfdeploy.verify.draws import Draws
 from linfdeploy.verify.threat import box_of
 
-__all__ = ["ORDER", "PAIRED_PROBES", "WEIGHTS", "ProbeSet", "make_probes", "separating_images"]
+__all__ = ["ORDER", "PAIRED_PROBES", "WEIGHTS", "Family", "Moved", "ProbeSet", "make_probes", "separating_images"]
 
 PAIRED_PROBES = ("box lower end", "box upper end", "box corner", "one level apart")
 """Families whose images are those of the data, moved; each pair is audited for its Lipschitz ratio as well."""
@@ -41,11 +42,32 @@ SEARCH_OPERATIONS = 10**10
 Codes: TypeAlias = npt.NDArray[np.uint64]
 
 
+class Moved:
+    """A family of images that are those of the data, moved; each is made when it is asked for.
+
+    It is indexed by rows like an array; images are never all in memory.
+    """
+
+    def __init__(self, images: Images, move: Callable[[Images, Draws], Images], seed: int) -> None:
+        self._images = images
+        self._move = move
+        self._draws = Draws(seed, np.arange(len(images)))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> Images:
+        return self._move(self._images[rows], self._draws.of(rows))
+
+
+Family: TypeAlias = Images | Moved
+
+
 @dataclass(frozen=True)
 class ProbeSet:
     """Families of images, each (N, C, H, W) uint8, the data first; and what weights they look at."""
 
-    families: dict[str, Images]
+    families: dict[str, Family]
     coverage: tuple[LayerCoverage, ...]
 
 
@@ -59,7 +81,7 @@ def make_probes(net: PixelNet, images: Images, levels: int, seed: int) -> ProbeS
         seed: Of everything random.
     """
     rng = np.random.default_rng(seed)
-    families = _general_probes(rng, images, levels)
+    families = _general_probes(rng, images, levels, seed)
     coverage = Coverage(net)
     for family in families.values():
         coverage.add(_some(family, _affordable(net, COVERING_IMAGES) // len(families)))
@@ -90,28 +112,21 @@ def separating_images(net: PixelNet, roundings: Sequence[Rounding], pools: Itera
     return np.concatenate(kept)
 
 
-def _general_probes(rng: np.random.Generator, images: Images, levels: int) -> dict[str, Images]:
+def _general_probes(rng: np.random.Generator, images: Images, levels: int, seed: int) -> dict[str, Family]:
     shape = images.shape[1:]
-    lower, upper = box_of(images, levels)
     return {
         "data": images,
-        "box lower end": lower,
-        "box upper end": upper,
-        "box corner": _mixed(rng, lower, upper),
-        "one level apart": _mixed(rng, *box_of(images, 1)),
+        "box lower end": Moved(images, lambda part, _: box_of(part, levels)[0], seed),
+        "box upper end": Moved(images, lambda part, _: box_of(part, levels)[1], seed),
+        "box corner": Moved(images, lambda part, draws: draws.one_of("corner", *box_of(part, levels)), seed),
+        "one level apart": Moved(images, lambda part, draws: draws.one_of("level", *box_of(part, 1)), seed),
         "random": rng.integers(0, PIXEL_MAX + 1, (RANDOM_IMAGES, *shape), np.uint8),
         "black and white": rng.integers(0, 2, (RANDOM_IMAGES, *shape), np.uint8) * np.uint8(PIXEL_MAX),
         "constant": np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None, None], (256, *shape)),
     }
 
 
-def _mixed(rng: np.random.Generator, lower: Images, upper: Images) -> Images:
-    """Takes each pixel from one of two images at random."""
-    images: Images = np.where(rng.integers(0, 2, lower.shape, np.uint8) == 1, upper, lower)
-    return images
-
-
-def _some(images: Images, count: int) -> Images:
+def _some(images: Family, count: int) -> Images:
     """Returns at most about `count` of the images, evenly spread, at least one."""
     return images[:: max(-(-len(images) // max(count, 1)), 1)]
 

@@ -34,7 +34,7 @@ from linfdeploy.report.model import (
     Violation,
 )
 from linfdeploy.verify.assumptions import assumptions_of
-from linfdeploy.verify.certificates import CertifiedFlags, Certifier, Flags
+from linfdeploy.verify.certificates import Certificates, CertifiedFlags, Flags
 from linfdeploy.verify.conformance import ConformanceResult
 from linfdeploy.verify.radii import CertifiedRadii
 from linfdeploy.verify.threat import Threat
@@ -42,7 +42,7 @@ from linfdeploy.verify.threat import Threat
 if TYPE_CHECKING:
     from linfdeploy.verify.reference import Reference
 
-__all__ = ["Findings", "Subject", "TestSet", "report_of"]
+__all__ = ["Before", "Findings", "Subject", "TestSet", "report_of"]
 
 CURVE_REACH = 2.5
 
@@ -91,13 +91,38 @@ class TestSet:
 
 
 @dataclass(frozen=True)
+class Before:
+    """What the checkpoint says to each of N samples before deployment.
+
+    Attributes:
+        right: (N,) whether it classifies the sample correctly.
+        margin: (N,) certified by margin.
+        interval: (N,) certified by interval.
+    """
+
+    right: Flags
+    margin: Flags
+    interval: Flags
+
+
+@dataclass(frozen=True)
 class Findings:
-    """What the steps of an audit found; `logits` (N, K) are the engine's, `fallen` (N,) what attacks broke."""
+    """What the steps of an audit found.
+
+    Attributes:
+        conformance: Of the engine to the evaluator.
+        certificates: Of each sample.
+        logits: (N, K) the engine's.
+        before: What the checkpoint says; None without one.
+        fallen: (N,) what attacks broke.
+        attack: Its figures; None if there was none.
+        lipschitz: Its figures.
+    """
 
     conformance: ConformanceResult
-    certifier: Certifier
-    flags: CertifiedFlags
+    certificates: Certificates
     logits: Logits
+    before: Before | None
     fallen: Flags
     attack: Attack | None
     lipschitz: Lipschitz
@@ -107,8 +132,8 @@ def report_of(
     subject: Subject, data: TestSet, threat: Threat, found: Findings, violations: Sequence[Violation]
 ) -> AuditReport:
     """Assembles the report."""
-    correct = found.certifier.labels == data.labels
-    right = _reference_right(subject, data)
+    certificates, before = found.certificates, found.before
+    correct = certificates.labels == data.labels
     return AuditReport(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         linfdeploy=__version__,
@@ -118,16 +143,16 @@ def report_of(
         threat_model=threat.model,
         engine=_engine_facts(subject, found.conformance),
         reference=subject.reference.facts if subject.reference else None,
-        accuracy=Accuracy(float(correct.mean()), None if right is None else float(right.mean())),
-        certified=_certified(subject, data, threat, found.flags, correct, right),
+        accuracy=Accuracy(float(correct.mean()), None if before is None else float(before.right.mean())),
+        certified=_certified(certificates.flags, correct, before),
         attack=found.attack,
         conformance=found.conformance.conformance,
         lipschitz=found.lipschitz,
-        curve=_curve(found.certifier.radii, correct, threat.levels),
+        curve=_curve(certificates.radii, correct, threat.levels),
         assumptions=assumptions_of(threat, name_of(found.conformance.roundings)),
         violations=tuple(violations),
         rows=_rows(data, found),
-        classes=tuple(_classes(data, found.flags, correct)),
+        classes=tuple(_classes(data, certificates.flags, correct)),
     )
 
 
@@ -151,28 +176,12 @@ def _engine_facts(subject: Subject, conformance: ConformanceResult) -> EngineFac
     )
 
 
-def _reference_right(subject: Subject, data: TestSet) -> Flags | None:
-    """Returns which images the checkpoint classifies correctly before deployment."""
-    if subject.reference is None:
-        return None
-    right: Flags = subject.reference.predictions(data.images) == data.labels
-    return right
-
-
-def _certified(
-    subject: Subject,
-    data: TestSet,
-    threat: Threat,
-    flags: CertifiedFlags,
-    correct: Flags,
-    right: Flags | None,
-) -> Certified:
+def _certified(flags: CertifiedFlags, correct: Flags, before: Before | None) -> Certified:
     margin = interval = same = None
-    if subject.reference is not None and right is not None:
-        by_margin, by_interval = subject.reference.certified(data.images, threat.levels)
-        margin, interval = _share(by_margin, right), _share(by_interval, right)
+    if before is not None:
+        margin, interval = _share(before.margin, before.right), _share(before.interval, before.right)
         if flags.interval is not None:
-            same = bool(np.array_equal(by_interval & right, flags.interval & correct))
+            same = bool(np.array_equal(before.interval & before.right, flags.interval & correct))
     return Certified(
         exact=_share(flags.exact, correct),
         interval=_share(flags.interval, correct),
@@ -219,27 +228,28 @@ def _classes(data: TestSet, flags: CertifiedFlags, correct: Flags) -> Iterator[C
 
 def _rows(data: TestSet, found: Findings) -> tuple[SampleRow, ...]:
     margins = _label_margins(found.logits, data.labels)
-    right = found.certifier.labels == data.labels
+    certificates = found.certificates
+    labels, flags, radii = certificates.labels, certificates.flags, certificates.radii
+    right = labels == data.labels
     attacked = found.fallen & right if found.attack else None
-    radii = found.certifier.radii
 
-    def flag(flags: Flags | None, index: int) -> bool | None:
-        return None if flags is None else bool(flags[index])
+    def flag(held: Flags | None, index: int) -> bool | None:
+        return None if held is None else bool(held[index])
 
     return tuple(
         SampleRow(
             index=index,
             label=int(label),
-            prediction=int(found.certifier.labels[index]),
+            prediction=int(labels[index]),
             margin=float(margins[index]),
-            exact=flag(found.flags.exact, index),
-            interval=flag(found.flags.interval, index),
-            delta=flag(found.flags.delta, index),
+            exact=flag(flags.exact, index),
+            interval=flag(flags.interval, index),
+            delta=flag(flags.delta, index),
             attacked=flag(attacked, index),
             radius_exact=None if radii.exact is None else str(radii.exact[index]),
             radius_interval=None if radii.interval is None else int(radii.interval[index]),
             radius_delta=str(radii.delta[index]),
-            joint=flag(found.flags.joint, index),
+            joint=flag(flags.joint, index),
             radius_joint=None if radii.joint is None else int(radii.joint[index]),
         )
         for index, label in enumerate(data.labels)

@@ -7,7 +7,6 @@ Where a step takes a model or an engine, it takes the folder of an edge bundle a
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -20,10 +19,12 @@ if TYPE_CHECKING:
     from linfdeploy.engines.bundle.read import Bundle
     from linfdeploy.engines.manifest import Manifest
     from linfdeploy.onnx.pixel_net import Precision
+    from linfdeploy.ranks import Ranks
     from linfdeploy.report import ReportPaths
     from linfdeploy.report.model import AuditReport
-    from linfdeploy.verify.audit import AttackName
-    from linfdeploy.verify.summary import TestSet
+    from linfdeploy.verify.audit import AttackName, AuditOptions, AuditResult
+    from linfdeploy.verify.shards import Progress
+    from linfdeploy.verify.summary import Subject, TestSet
     from linfdeploy.verify.threat import ThreatModel
     from linfdeploy.verify.vnnlib import VnnlibFormat
 
@@ -189,17 +190,30 @@ class VerifyRequest:
     rebuild: bool = False
 
 
-def verify(request: VerifyRequest, progress: Callable[[str], None]) -> tuple[AuditReport, ReportPaths]:
-    """Audits an engine and writes the report with its evidence.
+def verify(request: VerifyRequest, progress: Progress, ranks: Ranks) -> tuple[AuditReport, ReportPaths]:
+    """Audits an engine and writes the report with its evidence; the first rank writes.
+
+    What is finished is kept in the report's folder until the report is written; an interrupted audit goes on
+    from it.
 
     Raises:
         LinfDeployError: Something from outside cannot be used; a failed verdict is no error.
     """
+    from linfdeploy.verify.audit import run_audit
+    from linfdeploy.verify.kept import FOLDER, Kept
+    from linfdeploy.verify.shards import Shards
+
+    audited = ranks.together(lambda: _audited(request))
+    shards = Shards(ranks, Kept(request.report / FOLDER), progress)
+    result = run_audit(*audited, shards)
+    paths = ranks.from_first(lambda: _written(result, request.report))
+    shards.forget()
+    return result.report, paths
+
+
+def _audited(request: VerifyRequest) -> tuple[Subject, TestSet, AuditOptions]:
     from linfdeploy.engines.build import open_engine
-    from linfdeploy.files import write_bytes
-    from linfdeploy.report import write_report
-    from linfdeploy.report.png import png_bytes
-    from linfdeploy.verify.audit import AuditOptions, run_audit
+    from linfdeploy.verify.audit import AuditOptions
     from linfdeploy.verify.summary import Subject
     from linfdeploy.verify.threat import Threat, parse_eps
 
@@ -210,12 +224,19 @@ def verify(request: VerifyRequest, progress: Callable[[str], None]) -> tuple[Aud
     subject = Subject(engine, open_engine(engine), _reference(request.reference), found)
     precision = request.precision or (found.record.precision if found else None)
     options = AuditOptions(threat, request.attack, request.seed, precision, request.rebuild)
-    result = run_audit(subject, _audited_images(request, found), options, progress)
+    return subject, _audited_images(request, found), options
+
+
+def _written(result: AuditResult, folder: Path) -> ReportPaths:
+    from linfdeploy.files import write_bytes
+    from linfdeploy.report import write_report
+    from linfdeploy.report.png import png_bytes
+
     for name, arrays in result.evidence.items():
-        _write_npz(request.report / name, arrays)
+        _write_npz(folder / name, arrays)
     for name, picture in result.pictures.items():
-        write_bytes(request.report / name, png_bytes(picture))
-    return result.report, write_report(result.report, request.report)
+        write_bytes(folder / name, png_bytes(picture))
+    return write_report(result.report, folder)
 
 
 @dataclass(frozen=True)

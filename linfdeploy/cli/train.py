@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from linfdeploy.errors import MissingExtraError, PeerError
+from linfdeploy.cli.voice import one_voice
+from linfdeploy.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from linfdeploy.ranks import Ranks
     from linfdeploy.training.evaluation import Evaluation
     from linfdeploy.training.loop import Progress
-    from linfdeploy.training.ranks import Ranks
 
 __all__ = ["command"]
 
@@ -43,9 +44,9 @@ def command(**request: Any) -> None:
     An interrupted run goes on with --resume and ends with the same bits. Several processes share the work when
     torchrun starts them: torchrun --nproc-per-node 2 -m linfdeploy train RECIPE -o ckpt.pt
     """
-    from linfdeploy.training.ranks import joined
+    from linfdeploy.ranks import joined
 
-    with joined() as ranks, _one_voice(ranks):
+    with joined() as ranks, one_voice(ranks):
         _train(_Request(**request), ranks)
 
 
@@ -83,21 +84,6 @@ def _train(request: _Request, ranks: Ranks) -> None:
         )
     if ranks.is_first:
         click.echo(f"wrote {request.output}: {_summary(evaluation)}")
-
-
-@contextmanager
-def _one_voice(ranks: Ranks) -> Iterator[None]:
-    """Ends this process without a word when another one of the run tells what happened."""
-    try:
-        yield
-    except PeerError as error:
-        if error.said or not ranks.is_first:
-            sys.exit(error.exit_code)
-        raise
-    except KeyboardInterrupt:
-        if not ranks.is_first:
-            sys.exit(130)
-        raise
 
 
 @contextmanager

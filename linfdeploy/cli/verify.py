@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,16 @@ import click
 from click.core import ParameterSource
 
 from linfdeploy.cli.options import PATH
+from linfdeploy.cli.progress import Notes, progress_bar
+from linfdeploy.cli.voice import one_voice
 
 if TYPE_CHECKING:
     from linfdeploy.report.model import Attack, AuditReport
 
-__all__ = ["command", "print_report", "spinner"]
+__all__ = ["command", "print_report"]
+
+# Chunks take as long as the attack is hard; a process that ends is noticed at once.
+PATIENCE = timedelta(days=1)
 
 
 @click.command()
@@ -66,6 +72,10 @@ def command(
 
     ENGINE may be the folder of an edge bundle with an engine in it: the golden answers are compared as well.
 
+    An interrupted audit leaves what it has finished in the report's folder; the same command goes on from there.
+    Several processes share the samples when torchrun starts them:
+    torchrun --nproc-per-node 2 -m linfdeploy verify ENGINE
+
     Exit code 0: the verdict is pass; 1: it is fail, and the report says why; 2: something could not be read.
 
     With --compare A B, two folders of reports or two report.json, nothing is audited; 0: both could be read.
@@ -79,12 +89,26 @@ def command(
     if engine is None:
         raise click.UsageError("no engine is named; expected linfdeploy verify ENGINE, or verify --compare A B")
     from linfdeploy.cli.steps import VerifyRequest, verify
+    from linfdeploy.ranks import joined
+    from linfdeploy.verify.kept import FOLDER
 
-    with spinner() as progress:
-        found, paths = verify(VerifyRequest(engine=engine, report=report or Path("report"), **request), progress)
-    print_report(found)
-    click.echo(f"report: {paths.html}")
-    ctx.exit(0 if found.verdict == "pass" else 1)
+    asked = VerifyRequest(engine=engine, report=report or Path("report"), **request)
+    with (
+        joined("an audit in several processes", cuda=False, patience=PATIENCE) as ranks,
+        one_voice(ranks),
+        progress_bar() if ranks.is_first else nullcontext(Notes(silent=True)) as progress,
+    ):
+        try:
+            found, paths = verify(asked, progress, ranks)
+        except KeyboardInterrupt:
+            if (kept := asked.report / FOLDER).exists():
+                progress.note(f"{kept} keeps what is finished: the same command goes on from there")
+            raise
+    if ranks.is_first:
+        print_report(found)
+        click.echo(f"report: {paths.html}")
+    # torchrun stops all processes when one ends with another code: the first, which prints, has the last word.
+    ctx.exit(1 if found.verdict == "fail" and ranks.is_first else 0)
 
 
 def refuse_other_options(ctx: click.Context, engine: Path | None) -> None:
@@ -98,15 +122,6 @@ def refuse_other_options(ctx: click.Context, engine: Path | None) -> None:
     if engine is not None or others:
         found = str(engine) if engine is not None else others[0]
         raise click.UsageError(f"--compare takes two reports and --report; found {found} as well: leave it out")
-
-
-@contextmanager
-def spinner() -> Iterator[Callable[[str], None]]:
-    """Shows the present step on a terminal, and nothing elsewhere."""
-    from rich.console import Console
-
-    with Console(stderr=True).status("reading") as status:
-        yield status.update
 
 
 def print_report(report: AuditReport) -> None:

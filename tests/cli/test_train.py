@@ -11,9 +11,9 @@ import torch
 from command_line import assert_refused, call
 from training_runs import RECIPE, toml_of, write_blobs
 
-from linfdeploy.cli.train import _one_voice
+from linfdeploy.cli.voice import one_voice
 from linfdeploy.errors import PeerError
-from linfdeploy.training.ranks import Ranks
+from linfdeploy.ranks import Ranks
 
 
 @pytest.fixture
@@ -57,15 +57,15 @@ def test_a_device_that_is_not_there(recipe: Path, tmp_path: Path, monkeypatch: p
     ("rank", "said", "silent"), [(0, True, True), (1, True, True), (1, False, True), (0, False, False)]
 )
 def test_one_rank_tells_what_happened(rank: int, said: bool, silent: bool) -> None:
-    with pytest.raises(SystemExit if silent else PeerError) as caught, _one_voice(Ranks(rank, 2)):
+    with pytest.raises(SystemExit if silent else PeerError) as caught, one_voice(Ranks(rank, 2)):
         raise PeerError("gone", said=said)
     if isinstance(caught.value, SystemExit):
         assert caught.value.code == 2
 
 
 def test_one_rank_tells_of_an_interruption() -> None:
-    with pytest.raises(SystemExit) as caught, _one_voice(Ranks(1, 2)):
+    with pytest.raises(SystemExit) as caught, one_voice(Ranks(1, 2)):
         raise KeyboardInterrupt
     assert caught.value.code == 130
-    with pytest.raises(KeyboardInterrupt), _one_voice(Ranks(0, 2)):
+    with pytest.raises(KeyboardInterrupt), one_voice(Ranks(0, 2)):
         raise KeyboardInterrupt

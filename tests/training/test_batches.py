@@ -11,9 +11,9 @@ import torch
 from training_runs import RECIPE, blobs
 
 from linfdeploy.errors import RecipeError
+from linfdeploy.ranks import Ranks
 from linfdeploy.training.batches import Batches, generator_of
 from linfdeploy.training.place import CPU, Place
-from linfdeploy.training.ranks import Ranks
 
 DATA = blobs(230, 0)
 

@@ -15,10 +15,10 @@ from training_runs import RECIPE, blobs, one_thread, write_blobs
 
 from linfdeploy.errors import CheckpointError, DatasetError, InputError, RecipeError
 from linfdeploy.nets.checkpoint import load_checkpoint, load_plain, save_plain
+from linfdeploy.ranks import Ranks
 from linfdeploy.training.evaluation import Evaluation
 from linfdeploy.training.loop import Progress, _provenance, train
 from linfdeploy.training.place import Place
-from linfdeploy.training.ranks import Ranks
 from linfdeploy.training.recipe import Recipe
 from linfdeploy.training.state import load_state, save_state, state_path
 from linfdeploy.training.times import PHASES

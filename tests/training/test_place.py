@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from linfdeploy.errors import KernelError
+from linfdeploy.ranks import Ranks
 from linfdeploy.training.place import CPU, Place, place_from
-from linfdeploy.training.ranks import Ranks
 
 
 @pytest.fixture

@@ -24,12 +24,34 @@ from linfdeploy.onnx.write import GraphOptions, model_from_net
 from linfdeploy.report.json import report_to_json
 from linfdeploy.report.schema import load_schema
 from linfdeploy.verify.audit import AuditOptions, AuditResult, run_audit
+from linfdeploy.verify.kept import Kept
+from linfdeploy.verify.probes import make_probes
+from linfdeploy.verify.shards import Shards
 from linfdeploy.verify.summary import Subject, TestSet
 from linfdeploy.verify.threat import Threat, parse_eps
 
 THREAT = Threat("pixels", "12px", parse_eps("12px"))
 OPTIONS = AuditOptions(THREAT, "fast")
 SIZES = (6, 9, 5)
+
+
+class Told:
+    """Progress that is remembered: for each step the total, and how many were done."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, tuple[int, int]] = {}
+        self.notes: list[str] = []
+
+    def step(self, name: str, total: int) -> None:
+        self.steps[name] = total, 0
+
+    def advance(self, count: int) -> None:
+        name = list(self.steps)[-1]
+        total, done = self.steps[name]
+        self.steps[name] = total, done + count
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def subject(net: PixelNet, engine: Engine, folder: Path) -> Subject:
@@ -97,11 +119,9 @@ class _HonestOnProbes(Engine):
     ],
 )
 def test_an_engine_that_lies_only_under_attack_fails(change: list[float], kinds: set[str], tmp_path: Path) -> None:
-    from linfdeploy.verify.probes import make_probes
-
     net = random_net(SIZES, "exact", 3)
     probes = make_probes(net, data_of(net).images, THREAT.levels, OPTIONS.seed).families
-    known = {image.tobytes(): None for images in probes.values() for image in images}
+    known = {image.tobytes(): None for images in probes.values() for image in images[:]}
     result = audited(net, _HonestOnProbes(net, known, np.array(change, np.float32)), tmp_path)
     found = {violation.kind for violation in result.report.violations}
     assert kinds <= found
@@ -130,12 +150,17 @@ def test_more_reach_leaves_less(tmp_path: Path) -> None:
 
 
 def test_steps_are_told_in_order(tmp_path: Path) -> None:
-    net, steps = random_net(SIZES, "exact", 3), list[str]()
-    run_audit(subject(net, ReferenceEngine(net), tmp_path), data_of(net), OPTIONS, steps.append)
-    assert steps[:4] == ["identity", "conformance", "certificates", "lipschitz"]
-    assert steps[4].startswith("attack: PGD-20")
-    assert "attack: sanity" in steps
-    assert steps[-1] == "report"
+    net, told = random_net(SIZES, "exact", 3), Told()
+    run_audit(subject(net, ReferenceEngine(net), tmp_path), data_of(net), OPTIONS, Shards(progress=told))
+    probes = make_probes(net, data_of(net).images, THREAT.levels, OPTIONS.seed).families
+    sizes = dict.fromkeys(len(family) for family in probes.values() if len(family) != 80)
+    shared = {"conformance": 80, **{f"conformance of {size} probes": size for size in sizes}}
+    shared |= {"roundings": 80, **{f"roundings of {size} probes": size for size in sizes}}
+    whole = {"determinism": 80, "certificates": 80, "lipschitz": 0, "attacks": 80, "sanity of the attacks": 0}
+    expected = {"identity": 0, **shared, **whole}
+    assert list(told.steps) == list(expected)
+    assert told.steps == {name: (size, size) for name, size in expected.items()}
+    assert told.notes == []
 
 
 def test_images_of_another_shape_are_refused(tmp_path: Path) -> None:
@@ -165,3 +190,41 @@ def test_an_attack_needs_torch_and_the_rest_does_not(tmp_path: Path, monkeypatch
     with pytest.raises(MissingExtraError):
         run_audit(subject(net, ReferenceEngine(net), tmp_path), data_of(net), OPTIONS)
     assert audited(net, ReferenceEngine(net), tmp_path, replace(OPTIONS, attack="none")).report.verdict == "pass"
+
+
+class _Stopping(Told):
+    """Is interrupted after so many chunks of the attacks."""
+
+    def __init__(self, chunks: int) -> None:
+        super().__init__()
+        self._left = chunks
+
+    def advance(self, count: int) -> None:
+        super().advance(count)
+        self._left -= list(self.steps)[-1] == "attacks"
+        if not self._left:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_audit_of_a_lying_engine_ends_with_the_same_evidence(tmp_path: Path) -> None:
+    net = random_net(SIZES, "exact", 3)
+    images = random_images(net, 140, 3)
+    data = TestSet("noise", images, ReferenceEngine(net).run(images).argmax(1))
+    probes = make_probes(net, images, THREAT.levels, OPTIONS.seed).families
+    known = {image.tobytes(): None for family in probes.values() for image in family[:]}
+
+    def run(shards: Shards) -> AuditResult:
+        engine = _HonestOnProbes(net, known, np.array([-900, 900, -900, 900, -900], np.float32))
+        return run_audit(subject(net, engine, tmp_path), data, OPTIONS, shards)
+
+    whole, told = run(Shards()), Told()
+    with pytest.raises(KeyboardInterrupt):
+        run(Shards(kept=Kept(tmp_path / "kept"), progress=_Stopping(1)))
+    resumed = run(Shards(kept=Kept(tmp_path / "kept"), progress=told))
+    assert told.notes == [f"going on from {tmp_path / 'kept'}, which an interrupted audit left"]
+    assert replace(resumed.report, created=whole.report.created) == whole.report
+    assert {name.split("-")[0] for name in whole.evidence} == {"adversarial.npz", "fall", "stray", "lipschitz.npz"}
+    assert resumed.evidence.keys() == whole.evidence.keys()
+    for name, arrays in whole.evidence.items():
+        assert all(np.array_equal(resumed.evidence[name][key], array) for key, array in arrays.items())
+    assert np.array_equal(resumed.pictures["adversarial.png"], whole.pictures["adversarial.png"])

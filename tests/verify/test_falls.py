@@ -15,7 +15,7 @@ from linfdeploy.engines.reference import PER_OP, ReferenceEngine, roundings_of
 from linfdeploy.report.words import KINDS
 from linfdeploy.verify.attacks import Attempt
 from linfdeploy.verify.certificates import CertifiedFlags, Certifier
-from linfdeploy.verify.falls import MAX_LISTED, Falls
+from linfdeploy.verify.falls import MAX_LISTED, Fallen, Falls
 
 NET = random_net((3, 6, 4), "exact", 0)
 IMAGES = random_images(NET, 60, 0)
@@ -171,3 +171,36 @@ def test_without_a_matching_rounding_only_labels_are_watched() -> None:
     falls = Falls(FaultyEngine(NET, spoiled(-4000.0)), IMAGES, judge, lying(False), LEVELS)
     falls.add(Attempt("none", IMAGES))
     assert falls.violations() == []
+
+
+def test_parts_show_what_the_whole_shows() -> None:
+    flags, far = np.arange(len(IMAGES)) % 2 == 0, far_images()
+
+    def found(part: slice) -> Fallen:
+        sample = range(len(IMAGES))[part].index(5) if 5 in range(len(IMAGES))[part] else None
+
+        def spoil(logits: npt.NDArray[np.float32], _: int) -> npt.NDArray[np.float32]:
+            if sample is not None:
+                logits[sample, 0] = np.nan
+            return logits
+
+        judge = Certifier(NET, PER_OP, IMAGES[part], LOGITS[part])
+        none = CertifiedFlags(None, None, np.zeros(len(IMAGES[part]), bool))
+        falls = Falls(FaultyEngine(NET, spoil), IMAGES[part], judge, none, LEVELS)
+        falls.add(Attempt("random", far[part]))
+        return falls.found()
+
+    whole, parts = found(slice(None)), [found(slice(0, 7)), found(slice(7, None))]
+    arrays = [part.arrays() for part in parts]
+    joined = Fallen(**{name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]})
+    certified = CertifiedFlags(None, None, flags)
+    assert whole.fallen.any()
+    assert whole.not_finite.sum() == 1
+    assert joined.violations(certified) == whole.violations(certified)
+    expected = whole.evidence(IMAGES, certified)
+    shown = joined.evidence(IMAGES, certified)
+    assert shown.keys() == expected.keys()
+    for file, arrays_of in expected.items():
+        assert all(np.array_equal(shown[file][name], array) for name, array in arrays_of.items())
+    assert Fallen.fits(joined.arrays(), len(IMAGES), IMAGES.shape[1:])
+    assert not Fallen.fits({**joined.arrays(), "strays": joined.strays[1:]}, len(IMAGES), IMAGES.shape[1:])

@@ -49,7 +49,7 @@ def outcomes(precision: Precision, folder: Path) -> list[Outcome]:
     net = random_net(SIZES, precision, 6)
     images = random_images(net, 60, 3)
     data = TestSet("noise", images, ReferenceEngine(net).run(images).argmax(1))
-    families = list(make_probes(net, images, THREAT.levels, 0).families.values())
+    families = [family[:] for family in make_probes(net, images, THREAT.levels, 0).families.values()]
     with shared_probes():
         return [
             outcome(fault, net, data, families, folder)

@@ -94,3 +94,35 @@ def test_an_exact_net_never_exceeds_and_attains_one() -> None:
     audit.add(images, engine.run(images), near, engine.run(near))
     assert list(audit.violations()) == []
     assert audit.result().max_ratio == 1.0
+
+
+def collected(parts: list[slice], order: list[int]) -> LipschitzAudit:
+    """Audits the same pairs in parts, and merges them in an order."""
+    net = random_net((4, 6, 3), "exact", 0)
+    engine, images, others = ReferenceEngine(net), random_images(net, 400, 0), random_images(net, 400, 1)
+    spoiled = engine.run(others)
+    spoiled[[70, 250]] += np.array([[900], [1000]], np.float32)
+    found = []
+    for part in parts:
+        audit = LipschitzAudit(0.0, 100)
+        rows = np.arange(400)[part]
+        audit.add(images[part], engine.run(images[part]), others[part], spoiled[part], rows)
+        found.append(audit.arrays(images.shape[1:]))
+        assert LipschitzAudit.fits(found[-1], images.shape[1:])
+        assert not LipschitzAudit.fits(found[-1], (1, 1, 5))
+    whole = LipschitzAudit(0.0, 100)
+    whole.merge({name: np.concatenate([found[place][name] for place in order]) for name in found[0]})
+    return whole
+
+
+def test_parts_make_the_figures_of_the_whole_and_show_its_worst_pair() -> None:
+    whole = collected([slice(0, 400)], [0])
+    parts = [slice(0, 100), slice(100, 260), slice(260, 400)]
+    worst = whole.evidence()["lipschitz.npz"]
+    assert np.array_equal(worst["image"], random_images(random_net((4, 6, 3), "exact", 0), 400, 0)[250])
+    for order in ([0, 1, 2], [2, 1, 0]):
+        joined = collected(parts, order)
+        assert joined.result() == whole.result()
+        assert list(joined.violations()) == list(whole.violations())
+        for name, shown in joined.evidence()["lipschitz.npz"].items():
+            assert np.array_equal(shown, worst[name])

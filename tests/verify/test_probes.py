@@ -48,7 +48,7 @@ def test_the_probes_tell_apart_whatever_random_images_tell_apart(name: str) -> N
     )
     differ = pairs_told_apart(net, brute)
     assert differ or net.precision == "exact" or name.startswith("subnormal")
-    assert differ <= pairs_told_apart(net, np.concatenate(list(probes.values())))
+    assert differ <= pairs_told_apart(net, np.concatenate([family[:] for family in probes.values()]))
 
 
 def test_the_probes_that_tell_orders_apart_are_few_and_suffice_alone() -> None:
@@ -122,7 +122,7 @@ def test_probes_made_for_the_weights_reach_more_than_all_others(precision: Preci
     without = Coverage(net)
     for name, family in probes.families.items():
         if name not in (WEIGHTS, ORDER):
-            without.add(family)
+            without.add(family[:])
     for all_of_them, others in zip(probes.coverage, without.layers, strict=True):
         assert all_of_them.reaching > 1.2 * others.reaching
     assert len(probes.families[WEIGHTS]) > 50

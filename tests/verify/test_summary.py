@@ -20,7 +20,7 @@ from linfdeploy.onnx.read import DeployedGraph
 from linfdeploy.onnx.write import GraphOptions
 from linfdeploy.report.model import Attack, AuditReport, Conformance, Lipschitz, Violation
 from linfdeploy.verify.assumptions import assumptions_of
-from linfdeploy.verify.certificates import Certifier
+from linfdeploy.verify.certificates import Certificates, Certifier
 from linfdeploy.verify.conformance import ConformanceResult
 from linfdeploy.verify.summary import Findings, Subject, TestSet, report_of
 from linfdeploy.verify.threat import Threat, ThreatModel, parse_eps
@@ -34,13 +34,14 @@ def findings(precision: Precision, matched: bool, attack: Attack | None, levels:
     engine = ReferenceEngine(net)
     logits = engine.run(images)
     roundings = (PER_OP,) if matched else ()
-    certifier = Certifier(net, roundings, images, logits)
-    labels = np.where(np.arange(COUNT) % 3 == 0, 3, certifier.labels)
+    stages = Certifier(net, roundings, images, logits).stages(levels)
+    certificates = Certificates.joined(net, logits, levels, stages)
+    labels = np.where(np.arange(COUNT) % 3 == 0, 3, certificates.labels)
     same = ConformanceResult(Conformance(9, 1.0, 0, True, (), {"0": 9}), roundings, ())
     fallen = np.arange(COUNT) % 5 == 0
     graph = DeployedGraph(net, GraphOptions(), (), None, {}, "0" * 64, ModelProto())
     subject = Subject(Path("m.engine"), OpenedEngine(engine, graph, None, "fake", "0" * 64), None)
-    found = Findings(same, certifier, certifier.at(levels), logits, fallen, attack, Lipschitz(0, 0.0, 0.0, ()))
+    found = Findings(same, certificates, logits, None, fallen, attack, Lipschitz(0, 0.0, 0.0, ()))
     return subject, TestSet("noise", images, labels.astype(np.int64)), found
 
 
@@ -64,10 +65,10 @@ def test_eps_is_reported_as_given_and_exactly(model: ThreatModel, levels: int) -
 
 def test_only_right_predictions_count_as_certified() -> None:
     found, facts, data = report()
-    right = facts.certifier.labels == data.labels
+    right = facts.certificates.labels == data.labels
     assert 0 < right.sum() < COUNT
     for name in ("exact", "interval", "joint", "delta"):
-        flags = getattr(facts.flags, name)
+        flags = getattr(facts.certificates.flags, name)
         assert (flags & ~right).any()
         assert getattr(found.certified, name) == sum((flags & right).tolist()) / COUNT
     assert found.accuracy.clean == right.sum() / COUNT

@@ -7,9 +7,10 @@ Every candidate goes through `submit`, which runs it on the engine: only the eng
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ from linfdeploy.verify.attacks.targeted import Seeds, start_of, targeted
 from linfdeploy.verify.attacks.twin import Boxes, Twin, few_threads, strongest_others
 from linfdeploy.verify.paths import PathFinder
 
-__all__ = ["BLACK_BOX", "AttackResult", "Victim", "run_attack"]
+__all__ = ["BLACK_BOX", "AttackResult", "Traces", "Victim", "attack_samples", "run_attack", "thorough_of"]
 
 CHUNK = 1024
 BLACK_BOX = ("random noise", "other-class images", "Square on the engine")
@@ -51,6 +52,9 @@ class Victim:
         right: (N,) whether they are the true ones; only these count as robust.
         levels: The threat, in pixels, for all or for each sample, (N,).
         certified: (N,) which samples a certificate covers; they fall only if it is wrong.
+        thorough: (N,) which samples are attacked with everything; None: see `thorough_of`, by the twin's logits.
+        pool: Images (M, C, H, W) and the engine's labels (M,), among which images of other classes are looked for;
+            None: those that are attacked.
     """
 
     net: PixelNet
@@ -59,6 +63,21 @@ class Victim:
     right: Flags
     levels: int | npt.NDArray[np.int64]
     certified: Flags
+    thorough: Flags | None = None
+    pool: tuple[Images, npt.NDArray[np.int64]] | None = None
+
+    def take(self, rows: Rows) -> Victim:
+        """Returns some of the samples."""
+        levels = self.levels if isinstance(self.levels, int) else self.levels[rows]
+        return replace(
+            self,
+            images=self.images[rows],
+            labels=self.labels[rows],
+            right=self.right[rows],
+            levels=levels,
+            certified=self.certified[rows],
+            thorough=None if self.thorough is None else self.thorough[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -79,6 +98,59 @@ class AttackResult:
     robust_by_step: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Traces:
+    """What the attacks of a plan did to each of N samples; of several parts of the samples, joined.
+
+    Attributes:
+        attacked: (N, R) on which samples each of `names_of` ran.
+        fell: (N, R) which it gave another label.
+        images: (N, R) int64, how many images it cost.
+        kept: (N, S) whether the label stood after each step of the papers' PGD.
+    """
+
+    attacked: Flags
+    fell: Flags
+    images: npt.NDArray[np.int64]
+    kept: Flags
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Returns the fields by name."""
+        return {f"traces {name}": array for name, array in vars(self).items()}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Traces:
+        """Returns what `arrays` of all samples say."""
+        return cls(**{item.name: arrays[f"traces {item.name}"] for item in fields(cls)})
+
+    @staticmethod
+    def fits(arrays: Mapping[str, npt.NDArray[Any]], samples: int, plan: AttackPlan) -> bool:
+        """Whether arrays could be those of so many samples."""
+        runs, steps = len(names_of(plan)), plan.pgd[-1]
+        layout = {
+            "attacked": (bool, runs),
+            "fell": (bool, runs),
+            "images": (np.int64, runs),
+            "kept": (bool, steps),
+        }
+        found = {name: arrays.get(f"traces {name}") for name in layout}
+        return all(
+            array is not None and array.dtype == layout[name][0] and array.shape == (samples, layout[name][1])
+            for name, array in found.items()
+        )
+
+    def result(self, plan: AttackPlan, right: Flags) -> AttackResult:
+        """Returns what the plan achieved; `right` (N,) says which labels are the true ones."""
+        runs, fell = [], {}
+        for column, name in enumerate(names_of(plan)):
+            if images := int(self.images[:, column].sum()):
+                fell[name] = self.fell[:, column]
+                standing = float((right & ~fell[name]).mean())
+                runs.append(AttackRun(name, int(self.attacked[:, column].sum()), images, standing))
+        kept = self.kept & right[:, None]
+        return AttackResult(np.asarray(self.fell.any(1)), fell, tuple(runs), tuple(kept.mean(0).tolist()))
+
+
 def run_attack(victim: Victim, plan: AttackPlan, seed: int, submit: Submit) -> AttackResult:
     """Runs a plan.
 
@@ -88,6 +160,11 @@ def run_attack(victim: Victim, plan: AttackPlan, seed: int, submit: Submit) -> A
         seed: Of everything random.
         submit: Runs images on the engine.
     """
+    return attack_samples(victim, plan, seed, submit).result(plan, victim.right)
+
+
+def attack_samples(victim: Victim, plan: AttackPlan, seed: int, submit: Submit) -> Traces:
+    """Runs a plan; takes what `run_attack` takes, and returns what it did to each sample."""
     with few_threads(victim.net):
         suite = _Suite(victim, plan, seed, submit)
         suite.on_all()
@@ -97,16 +174,60 @@ def run_attack(victim: Victim, plan: AttackPlan, seed: int, submit: Submit) -> A
         suite.square(open_)
         suite.restarts(open_, lambda restart: restart.start == "best")
         suite.rounding(open_)
-    return suite.result()
+    return suite.traces()
+
+
+def names_of(plan: AttackPlan) -> tuple[str, ...]:
+    """Returns the names of a plan's attacks, in the order in which they begin."""
+    names = [*(f"PGD-{steps}" for steps in plan.pgd), "random noise", "other-class images", _targeted_name(plan)]
+    if plan.auto_steps:
+        names += [f"APGD-{loss}{_at_norm(p)}" for p in plan.auto_norms for loss in ("CE", "T")]
+        names.append("FAB-T")
+    return (*names, "Square on the engine", "rounding search")
+
+
+def thorough_of(
+    right: Flags,
+    certified: Flags,
+    lead: npt.NDArray[np.float64],
+    levels: int | npt.NDArray[np.int64],
+    nearest: int,
+) -> Flags:
+    """Returns which samples deserve everything: right and not certified, and certified ones near their limit.
+
+    Args:
+        right: (N,) whether the label is the true one.
+        certified: (N,) whether a certificate covers the sample.
+        lead: (N,) the label's logit less the best other, in pixels.
+        levels: The threat, in pixels, for all or for each sample, (N,).
+        nearest: How many certified samples.
+    """
+    reach = 2.0 * np.broadcast_to(levels, len(lead))
+    near, sure = lead / np.maximum(reach, 1), np.flatnonzero(certified)
+    chosen: Flags = right & ~certified
+    chosen[sure[np.argsort(near[sure], kind="stable")[:nearest]]] = True
+    return chosen
+
+
+def _targeted_name(plan: AttackPlan) -> str:
+    return f"targeted PGD-{plan.target_steps}"
+
+
+def _at_norm(p: float) -> str:
+    return "" if math.isinf(p) else f" (p = {p:g})"
 
 
 @dataclass
 class _Tally:
-    """What one attack did: which samples it ran on, which fell, how many images it cost."""
+    """What one attack did: which samples it ran on, which fell, how many images each cost; (N,) each."""
 
     attacked: Flags
     fell: Flags
-    images: int = 0
+    images: npt.NDArray[np.int64]
+
+    @classmethod
+    def empty(cls, count: int) -> _Tally:
+        return cls(np.zeros(count, bool), np.zeros(count, bool), np.zeros(count, np.int64))
 
 
 @dataclass
@@ -115,7 +236,6 @@ class _Suite:
     plan: AttackPlan
     seed: int
     submit: Submit
-    tallies: dict[str, _Tally] = field(default_factory=dict)
     by_step: list[npt.NDArray[np.bool_]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -124,7 +244,9 @@ class _Suite:
         self.generator = torch.Generator().manual_seed(self.seed)
         self.rng = np.random.default_rng(self.seed)
         self.all = Boxes.of(victim.images, victim.labels, victim.levels)
-        self.seeds = Seeds(self.all, victim.net.classes)
+        self.tallies = {name: _Tally.empty(len(self.all)) for name in names_of(self.plan)}
+        pool = self.all if victim.pool is None else Boxes.of(*victim.pool, 0)
+        self.seeds = Seeds(pool, victim.net.classes)
         self.best, self.lead = self.all.centre.clone(), np.full(len(self.all), np.inf)
         clean = [self.twin.logits(part.centre) for part in _parts(self.all)]
         self.clean = torch.cat(clean)
@@ -150,19 +272,16 @@ class _Suite:
             self.each(self.targeted_name, self.all, partial(self._targeted, self.plan.restarts[0], rank))
 
     def open(self) -> Boxes:
-        """The samples that deserve everything: right and not certified, and certified ones near their limit."""
-        victim = self.victim
-        reach = 2.0 * np.broadcast_to(victim.levels, len(self.all))
-        near = lead_of(self.clean.numpy(), victim.labels) / np.maximum(reach, 1)
-        certified = np.flatnonzero(victim.certified)
-        nearest = certified[np.argsort(near[certified], kind="stable")[: self.plan.nearest]]
-        chosen = victim.right & ~victim.certified
-        chosen[nearest] = True
+        """The samples that are attacked with everything."""
+        victim, chosen = self.victim, self.victim.thorough
+        if chosen is None:
+            lead = lead_of(self.clean.numpy(), victim.labels)
+            chosen = thorough_of(victim.right, victim.certified, lead, victim.levels, self.plan.nearest)
         return self.all.take(np.flatnonzero(chosen))
 
     @property
     def targeted_name(self) -> str:
-        return f"targeted PGD-{self.plan.target_steps}"
+        return _targeted_name(self.plan)
 
     def restarts(self, boxes: Boxes, wanted: Callable[[Restart], bool]) -> None:
         """The targeted attack, on samples that it has not broken; from the best points, on those that stand."""
@@ -177,7 +296,7 @@ class _Suite:
             return
         ranks = range(self.others.shape[1])
         for p in self.plan.auto_norms:
-            on = "" if math.isinf(p) else f" (p = {p:g})"
+            on = _at_norm(p)
             self.each(f"APGD-CE{on}", boxes, partial(self._apgd, p, None))
             for rank in ranks:
                 self.each(f"APGD-T{on}", self.standing(boxes, f"APGD-T{on}"), partial(self._apgd, p, rank))
@@ -232,7 +351,7 @@ class _Suite:
 
     def standing(self, boxes: Boxes, name: str | None = None) -> Boxes:
         """Those that have not fallen, to one attack or to any."""
-        fell = self.fallen if name is None else self._tally(name).fell
+        fell = self.fallen if name is None else self.tallies[name].fell
         return boxes.take(np.flatnonzero(~fell[boxes.samples]))
 
     def each(self, name: str, boxes: Boxes, points: Points) -> None:
@@ -249,9 +368,9 @@ class _Suite:
         self._run(Attempt(name, part.images(x), part.samples))
 
     def _run(self, attempt: Attempt) -> Logits:
-        logits, rows, tally = self.submit(attempt), attempt.rows, self._tally(attempt.name)
+        logits, rows, tally = self.submit(attempt), attempt.rows, self.tallies[attempt.name]
         labels = self.victim.labels[rows]
-        tally.images += len(rows)
+        np.add.at(tally.images, rows, 1)
         tally.attacked[rows] = True
         tally.fell[rows[logits.argmax(1) != labels]] = True
         lead = lead_of(logits, labels)
@@ -262,20 +381,14 @@ class _Suite:
         self.best[torch.from_numpy(rows[better])] = _points(attempt.images[better])
         return logits
 
-    def _tally(self, name: str) -> _Tally:
-        none = np.zeros(len(self.all), bool)
-        return self.tallies.setdefault(name, _Tally(none, none.copy()))
-
-    def result(self) -> AttackResult:
-        right = self.victim.right
-        runs = tuple(
-            AttackRun(name, int(tally.attacked.sum()), tally.images, float((right & ~tally.fell).mean()))
-            for name, tally in self.tallies.items()
-            if tally.images
+    def traces(self) -> Traces:
+        tallies = self.tallies.values()
+        return Traces(
+            np.stack([tally.attacked for tally in tallies], 1),
+            np.stack([tally.fell for tally in tallies], 1),
+            np.stack([tally.images for tally in tallies], 1),
+            np.concatenate(self.by_step),
         )
-        fell = {name: tally.fell for name, tally in self.tallies.items()}
-        kept = np.concatenate(self.by_step) & right[:, None]
-        return AttackResult(self.fallen, fell, runs, tuple(kept.mean(0).tolist()))
 
 
 def _parts(boxes: Boxes) -> Iterator[Boxes]:

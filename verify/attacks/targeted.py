@@ -3,21 +3,31 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from linfdeploy.verify.attacks.pgd import papers_start
 from linfdeploy.verify.attacks.plan import Restart, Start
 from linfdeploy.verify.attacks.twin import Best, Boxes, Twin
 
-__all__ = ["Seeds", "start_of", "targeted"]
+__all__ = ["POOL", "Seeds", "pool_of", "start_of", "targeted"]
+
+POOL = 128
+"""Images of each class among which the nearest is looked for."""
+
+
+def pool_of(labels: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np.int64]:
+    """Returns which of the samples with labels (N,) are candidates in `Seeds`, (M,) ascending."""
+    firsts = [np.flatnonzero(labels == label)[:POOL] for label in range(classes)]
+    return np.sort(np.concatenate(firsts))
 
 
 class Seeds:
     """For each sample and class, the nearest image of that class."""
 
     def __init__(self, boxes: Boxes, classes: int) -> None:
-        """Takes all samples with the engine's labels; of each class the first `POOL` images are candidates."""
-        self._boxes = boxes
+        """Takes samples with the engine's labels; of each class the first `POOL` images are candidates."""
         self._pools = [boxes.centre[boxes.labels == label][:POOL] for label in range(classes)]
 
     def nearest(self, boxes: Boxes, targets: torch.Tensor) -> torch.Tensor:
@@ -26,11 +36,10 @@ class Seeds:
         for target, pool in enumerate(self._pools):
             rows = torch.nonzero(targets == target).flatten()
             if len(rows) and len(pool):
-                x[rows] = pool[torch.cdist(boxes.centre[rows], pool).argmin(1)]
+                # Each distance by itself: a matrix product's bits may depend on what is beside, and on threads.
+                apart = torch.cdist(boxes.centre[rows], pool, compute_mode="donot_use_mm_for_euclid_dist")
+                x[rows] = pool[apart.argmin(1)]
         return boxes.clip(x)
-
-
-POOL = 128
 
 
 def start_of(

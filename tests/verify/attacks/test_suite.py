@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,10 @@ from linfdeploy.engines.base import Images, Logits
 from linfdeploy.engines.reference import ReferenceEngine
 from linfdeploy.onnx.pixel_net import PixelNet, Precision
 from linfdeploy.verify.attacks import ATTACKS, AttackPlan, AttackResult, Attempt, Twin, Victim, run_attack
-from linfdeploy.verify.attacks.suite import BLACK_BOX
+from linfdeploy.verify.attacks.plan import Restart
+from linfdeploy.verify.attacks.square import lead_of
+from linfdeploy.verify.attacks.suite import BLACK_BOX, Traces, attack_samples, thorough_of
+from linfdeploy.verify.attacks.targeted import POOL, pool_of
 from linfdeploy.verify.threat import box_of
 
 EVERYTHING = AttackPlan(
@@ -250,3 +255,88 @@ def test_plans_are_ordered_by_strength() -> None:
     assert fast.searches < standard.searches
     assert (fast.queries, fast.auto_steps) < (standard.queries, standard.auto_steps)
     assert {"random noise", "other-class images", "Square on the engine"} == set(BLACK_BOX)
+
+
+def shared_out(victim: Victim, plan: AttackPlan, recorder: Recorder) -> Traces:
+    """Attacks two parts of the samples, one after the other."""
+    parts = np.array_split(np.arange(len(victim.images)), 2)
+    found = [attack_samples(victim.take(rows), plan, seed, recorder).arrays() for seed, rows in enumerate(parts)]
+    return Traces.of({name: np.concatenate([part[name] for part in found]) for name in found[0]})
+
+
+def settled(net: PixelNet, images: Images, plan: AttackPlan) -> Victim:
+    """All samples, with what looks across them; every third is certified."""
+    victim = victim_of(net, images, 8)
+    certified = np.arange(len(images)) % 3 == 0
+    lead = lead_of(ReferenceEngine(net).run(images), victim.labels)
+    thorough = thorough_of(victim.right, certified, lead, 8, plan.nearest)
+    rows = pool_of(victim.labels, net.classes)
+    return replace(victim, certified=certified, thorough=thorough, pool=(images[rows], victim.labels[rows]))
+
+
+def test_parts_of_the_samples_join_to_figures_of_all() -> None:
+    net, plan = random_net((12, 9, 5), "exact", 1), replace(EVERYTHING, nearest=2)
+    victim, recorder = settled(net, random_images(net, 41, 1), plan), Recorder(net)
+    result = shared_out(victim, plan, recorder).result(plan, victim.right)
+    assert [run.name for run in result.runs] == NAMES
+    for run in result.runs:
+        of = [attempt for attempt in recorder.attempts if attempt.name == run.name]
+        assert run.images == sum(len(attempt.images) for attempt in of)
+    samples = {run.name: run.samples for run in result.runs}
+    # 27 are not certified, and two of all that are: not two of each part.
+    assert (samples["PGD-5"], samples["APGD-CE"]) == (41, 27 + 2)
+    assert result.fallen.shape == (41,)
+    assert 0 < result.fallen.sum() < 41
+    assert len(result.robust_by_step) == 10
+
+
+def test_parts_look_for_other_classes_among_all_samples() -> None:
+    net, plan = random_net((12, 9, 5), "exact", 1), replace(EVERYTHING, nearest=2)
+    images, name = random_images(net, 41, 1), "other-class images"
+
+    def met(victim: Victim) -> list[bytes]:
+        recorder = Recorder(net)
+        shared_out(victim, plan, recorder)
+        return sorted(
+            image.tobytes() for attempt in recorder.attempts if attempt.name == name for image in attempt.images
+        )
+
+    victim, whole = settled(net, images, plan), Recorder(net)
+    attack_samples(replace(victim, pool=None), plan, 0, whole)
+    expected = sorted(
+        image.tobytes() for attempt in whole.attempts if attempt.name == name for image in attempt.images
+    )
+    assert met(victim) == expected
+    assert met(replace(victim, pool=None)) != expected
+
+
+def test_the_pool_has_the_first_images_of_each_class() -> None:
+    labels = np.repeat([2, 0, 2], [POOL - 1, 3, 5])
+    assert pool_of(labels, 4).tolist() == list(range(POOL - 1 + 3 + 1))
+
+
+def test_everything_is_for_the_right_and_uncertified_and_for_the_certified_near_their_limit() -> None:
+    right = np.array([True, False, True, True, True, True])
+    certified = np.array([False, False, True, True, True, True])
+    lead = np.array([9.0, 9.0, 3.0, 2.0, np.nan, 2.0])
+    chosen = thorough_of(right, certified, lead, np.array([1, 1, 1, 1, 1, 9]), 2)
+    assert np.flatnonzero(chosen).tolist() == [0, 3, 5]
+    assert np.flatnonzero(thorough_of(right, certified, lead, 1, 0)).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda arrays: arrays.pop("traces fell"),
+        lambda arrays: arrays.update({"traces fell": arrays["traces fell"][:, 1:]}),
+        lambda arrays: arrays.update({"traces kept": arrays["traces kept"][1:]}),
+        lambda arrays: arrays.update({"traces images": arrays["traces images"].astype(np.int32)}),
+    ],
+)
+def test_traces_of_another_plan_or_of_other_samples_do_not_fit(spoil: Callable[[Any], None]) -> None:
+    net = random_net((12, 9, 5), "exact", 1)
+    arrays = attack_samples(victim_of(net, random_images(net, 6, 1), 8), EVERYTHING, 0, Recorder(net)).arrays()
+    assert Traces.fits(arrays, 6, EVERYTHING)
+    assert not Traces.fits(arrays, 7, EVERYTHING)
+    spoil(arrays)
+    assert not Traces.fits(arrays, 6, EVERYTHING)

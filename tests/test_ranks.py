@@ -17,9 +17,9 @@ from training_runs import RECIPE, one_thread, toml_of, write_blobs
 
 from linfdeploy.errors import InputError, MissingExtraError, PeerError, RecipeError
 from linfdeploy.nets.checkpoint import load_checkpoint
+from linfdeploy.ranks import ALONE, Ranks, joined
 from linfdeploy.training.data import load_dataset
 from linfdeploy.training.loop import train
-from linfdeploy.training.ranks import ALONE, Ranks, joined
 from linfdeploy.training.recipe import load_recipe
 from linfdeploy.training.state import save_state, state_path
 from linfdeploy.training.trainer import Trainer

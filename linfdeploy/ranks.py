@@ -2,7 +2,8 @@
 """The processes of one run, as torchrun starts them. Needs no torch unless there are several.
 
 What every rank computes alike (the net, the schedules, whether training diverged) is computed by every rank; only
-images, gradients and batch means are shared out, so one process and several follow the same path.
+images, gradients and batch means are shared out, so one process and several follow the same path. An audit shares
+out its samples, and every rank learns what was found for each.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from threading import Thread
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from linfdeploy.errors import LinfDeployError, MissingExtraError, PeerError, RecipeError
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ALONE", "Ranks", "joined"]
 
-# Ranks wait for each other in every step; only what they do alone takes longer: reading the data, writing.
+# In training ranks wait for each other in every step; only what they do alone takes longer: reading, writing.
 PATIENCE = timedelta(hours=1)
 
 LEAVING_SECONDS = 10.0
@@ -92,6 +93,38 @@ class Ranks:
         assert result is not None
         return result[0]
 
+    def gathered(self, value: Result) -> list[Result]:
+        """Returns what each rank has, in their order, on every rank: arrays on the CPU and what holds them.
+
+        Raises:
+            PeerError: Another process is gone.
+        """
+        if self.world == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Result | None] = [None] * self.world
+        with _peers_needed():
+            dist.all_gather_object(values, value)
+        return cast("list[Result]", values)
+
+    def from_first(self, action: Callable[[], Result]) -> Result:
+        """Runs an action on the first rank and returns its result on every rank.
+
+        Raises:
+            LinfDeployError: What the action raised, on the first rank.
+            PeerError: On the others.
+        """
+        if self.world == 1:
+            return action()
+        found = self.together(lambda: [action()] if self.is_first else [])
+        import torch.distributed as dist
+
+        values: list[Result | None] = [*found] or [None]
+        with _peers_needed():
+            dist.broadcast_object_list(values, 0)
+        return cast("Result", values[0])
+
     @contextmanager
     def alike(self) -> Iterator[None]:
         """Lets the first rank alone tell a `RecipeError`, which within this block all ranks meet alike.
@@ -125,8 +158,13 @@ ALONE = Ranks()
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
+def joined(what: str = "training", *, cuda: bool = True, patience: timedelta = PATIENCE) -> Iterator[Ranks]:
     """Joins the processes that torchrun started, and leaves them at the end; outside torchrun there is one.
+
+    Args:
+        what: They do, for the error text.
+        cuda: Whether they may have tensors on CUDA devices to share.
+        patience: How long one of them waits for the others; who ends is noticed at once.
 
     Raises:
         MissingExtraError: torchrun without torch in this environment.
@@ -139,10 +177,10 @@ def joined() -> Iterator[Ranks]:
         import torch
         import torch.distributed as dist
     except ModuleNotFoundError:
-        raise MissingExtraError("training", "train") from None
-    with_cuda = torch.cuda.is_available() and dist.is_nccl_available()
+        raise MissingExtraError(what, "train") from None
+    with_cuda = cuda and torch.cuda.is_available() and dist.is_nccl_available()
     with _peers_needed():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if with_cuda else "gloo", timeout=PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if with_cuda else "gloo", timeout=patience)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
     finally:
