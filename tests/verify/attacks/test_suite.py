@@ -19,7 +19,6 @@ from linfdeploy.engines.base import Images, Logits
 from linfdeploy.engines.reference import ReferenceEngine
 from linfdeploy.onnx.pixel_net import PixelNet, Precision
 from linfdeploy.verify.attacks import ATTACKS, AttackPlan, AttackResult, Attempt, Twin, Victim, run_attack
-from linfdeploy.verify.attacks.plan import Restart
 from linfdeploy.verify.attacks.square import lead_of
 from linfdeploy.verify.attacks.suite import BLACK_BOX, Traces, attack_samples, thorough_of
 from linfdeploy.verify.attacks.targeted import POOL, pool_of
