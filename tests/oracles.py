@@ -19,6 +19,7 @@ __all__ = [
     "bits",
     "exact_linf_dist",
     "exact_net",
+    "exact_sort_dist",
     "float32",
     "linf_dist",
     "linf_dist_argmax",
@@ -27,6 +28,7 @@ __all__ = [
     "lp_dist",
     "lp_dist_float64",
     "lp_dist_grads",
+    "sort_dist",
 ]
 
 Float32: TypeAlias = npt.NDArray[np.float32]
@@ -94,6 +96,22 @@ def linf_dist_grads(x: Float32, w: Float32, grad_y: Float32) -> tuple[Float64, F
 def exact_linf_dist(x: list[Fraction], w: list[Fraction]) -> Fraction:
     """The real-number l_inf distance of two vectors."""
     return max(abs(a - b) for a, b in zip(x, w, strict=True))
+
+
+def sort_dist(x: Float32, w: Float32, c: Float32) -> Float32:
+    """The definition, one term after the other: each product and each partial sum rounded to float32."""
+    sorted_down = -np.sort(-np.abs(x[:, None, :] - w[None, :, :]), axis=-1)
+    y = np.zeros(sorted_down.shape[:2], np.float32)
+    for k, weight in enumerate(c):
+        y = y + weight * sorted_down[:, :, k]
+    return np.asarray(y, np.float32)
+
+
+def exact_sort_dist(x: list[Fraction], w: list[Fraction], c: list[Fraction], grid: int) -> Fraction:
+    """The real-number sorted distance of two vectors, rounded to a multiple of 2^-grid, halves upwards."""
+    largest = sorted((abs(a - b) for a, b in zip(x, w, strict=True)), reverse=True)
+    total = sum((weight * value for weight, value in zip(c, largest, strict=False)), Fraction(0))
+    return Fraction((total * 2**grid + Fraction(1, 2)).__floor__(), 2**grid)
 
 
 def exact_net(

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from linfdeploy.errors import KernelError
+from linfdeploy.kernels import _cpu
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,7 @@ __all__ = [
     "check_power",
     "check_power_now",
     "check_same_shape",
+    "check_sort_weights",
     "dtype_name",
     "tensors",
     "threads_for_numpy",
@@ -86,6 +88,19 @@ def check_same_shape(op: str, lower: FloatArray | torch.Tensor, upper: FloatArra
     _check_one_device(op, lower=lower, upper=upper)
     if lower.shape != upper.shape:
         raise KernelError(f"{op}: lower is {_shape(lower)} and upper is {_shape(upper)}; expected one shape")
+
+
+def check_sort_weights(op: str, x: FloatArray | torch.Tensor, c: FloatArray | torch.Tensor) -> None:
+    """Checks that `c` is (K,) float32 on the device of `x` (N, I), with 1 <= K <= min(I, MOST_TERMS).
+
+    Raises:
+        KernelError: It is not.
+    """
+    _check_array(op, "c", c, 1, "weights (K,)")
+    _check_one_device(op, x=x, c=c)
+    most = min(int(x.shape[1]), _cpu.MOST_TERMS)
+    if not 1 <= c.shape[0] <= most:
+        raise KernelError(f"{op}: c has {c.shape[0]} weights for {x.shape[1]} inputs; expected 1 to {most}")
 
 
 def window_over(

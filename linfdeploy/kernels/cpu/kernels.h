@@ -28,6 +28,15 @@ inline int64_t lp_dist_backward_scratch(const Sizes& n) {
 // linf_dist_fp16 needs scratch of (batch + kHalfRows) * inputs floats.
 constexpr int64_t kHalfRows = 256;
 
+// The weights of a sorted distance, c_1, ..., c_K with 1 <= K <= kMostTerms and K <= inputs; none is
+// negative. With steps > 0, a power of two, distances are rounded to multiples of 1 / steps.
+constexpr int64_t kMostTerms = 32;
+struct SortWeights {
+  const float* of;
+  int64_t terms;
+  float steps;
+};
+
 struct Kernels {
   const char* isa;
   // y = max_i |x_i - w_i| + bias; a null bias adds nothing
@@ -56,6 +65,16 @@ struct Kernels {
   void (*lp_dist_backward)(Sizes, const float* x, const float* w, float p, bool skip, const float* largest,
                            const float* sum, const float* grad_y, float* grad_x, float* grad_w,
                            float* scratch);
+  // y = sum_k c_k |x - w|_(k) + bias, of the K largest |x_i - w_i|, falling; a null bias adds nothing
+  void (*sort_dist)(Sizes, const float* x, const float* w, SortWeights c, const float* bias, float* y);
+  // index (batch, outputs, K): which inputs these are; of equal distances, the lowest input comes first
+  void (*sort_dist_argtop)(Sizes, const float* x, const float* w, int64_t terms, int64_t* index);
+  // y_lower <= sort_dist(x) <= y_upper, in float arithmetic, for every float x with lower <= x <= upper
+  void (*sort_dist_bounds)(Sizes, const float* lower, const float* upper, const float* w, SortWeights c,
+                           float* y_lower, float* y_upper);
+  // scatters c_k grad_y to the inputs and weights of the k-th largest; grad_x and grad_w are overwritten
+  void (*sort_dist_backward)(Sizes, const float* x, const float* w, const int64_t* index, SortWeights c,
+                             const float* grad_y, float* grad_x, float* grad_w);
 };
 
 // The fastest variant that this processor runs; `isa` ("avx512", "avx2", "baseline") forces one.

@@ -27,6 +27,9 @@ using In = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Out = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using InImages = nb::ndarray<const float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using OutImages = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using InRow = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using InTop = nb::ndarray<const int64_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using OutTop = nb::ndarray<int64_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using InIndex = nb::ndarray<const int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using OutIndex = nb::ndarray<int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
@@ -41,6 +44,10 @@ template <typename Array>
 linf::Sizes sizes(const Array& x, const Array& w, int threads) {
   return {static_cast<int64_t>(x.shape(0)), static_cast<int64_t>(x.shape(1)),
           static_cast<int64_t>(w.shape(0)), linf::fork_join(threads)};
+}
+
+linf::SortWeights weights(const InRow& c, float steps) {
+  return {c.data(), static_cast<int64_t>(c.shape(0)), steps};
 }
 
 using Pair = std::array<int64_t, 2>;
@@ -143,4 +150,26 @@ NB_MODULE(_cpu, m) {
       },
       nb::arg("x"), nb::arg("w"), nb::arg("p"), nb::arg("largest"), nb::arg("sum"), nb::arg("grad_y"),
       nb::arg("grad_x").none(), nb::arg("grad_w").none(), nb::arg("threads"), nb::arg("skip") = true);
+  m.attr("MOST_TERMS") = linf::kMostTerms;
+  m.def("sort_dist", [](In x, In w, InRow c, float steps, Out y, int threads) {
+    nb::gil_scoped_release release;
+    active->sort_dist(sizes(x, w, threads), x.data(), w.data(), weights(c, steps), nullptr, y.data());
+  });
+  m.def("sort_dist_argtop", [](In x, In w, OutTop index, int threads) {
+    nb::gil_scoped_release release;
+    active->sort_dist_argtop(sizes(x, w, threads), x.data(), w.data(), static_cast<int64_t>(index.shape(2)),
+                             index.data());
+  });
+  m.def("sort_dist_bounds",
+        [](In lower, In upper, In w, InRow c, float steps, Out y_lower, Out y_upper, int threads) {
+          nb::gil_scoped_release release;
+          active->sort_dist_bounds(sizes(lower, w, threads), lower.data(), upper.data(), w.data(),
+                                   weights(c, steps), y_lower.data(), y_upper.data());
+        });
+  m.def("sort_dist_backward",
+        [](In x, In w, InTop index, InRow c, In grad_y, Out grad_x, Out grad_w, int threads) {
+          nb::gil_scoped_release release;
+          active->sort_dist_backward(sizes(x, w, threads), x.data(), w.data(), index.data(), weights(c, 0),
+                                     grad_y.data(), grad_x.data(), grad_w.data());
+        });
 }
