@@ -111,9 +111,9 @@ def test_a_head_is_certified_through_its_intervals() -> None:
     net = LinfNet(NetSpec.mlp((1, 3, 3), (MEAN,), STD, (12,), 4, head=(6,))).eval().requires_grad_(False)
     for tensor in net.state_dict().values():
         tensor.copy_(torch.randn(tensor.shape, generator=generator))
-    dataset = dataset_of(net, 300)
+    dataset, radius = dataset_of(net, 300), 0.15
     pixels, labels = dataset.images.reshape(300, -1) / 255.0, dataset.labels
-    found = evaluate(net, dataset, EPS / 4)
+    found = evaluate(net, dataset, radius)
     weights = [value.double().numpy() for value in net.state_dict().values()]
     first, shift, *head = weights
 
@@ -135,8 +135,8 @@ def test_a_head_is_certified_through_its_intervals() -> None:
         return wins
 
     exact = features([pixels, pixels])[0]
-    ball = exact - EPS / 4 / STD, exact + EPS / 4 / STD
-    boxes = features([np.maximum(pixels - EPS / 4, 0), np.minimum(pixels + EPS / 4, 1)])
+    ball = exact - radius / STD, exact + radius / STD
+    boxes = features([np.maximum(pixels - radius, 0), np.minimum(pixels + radius, 1)])
     assert found.clean == certified(exact, exact).mean()
     assert found.certified_margin == certified(*ball).mean()
     assert found.certified == certified(*boxes).mean()
