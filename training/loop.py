@@ -98,6 +98,7 @@ def train(
     with _few_threads_if_small(trainer):
         with place.ranks.alike():
             _run(trainer, test, out, report)
+        trainer.renew_running_means()
         evaluation = evaluate(trainer.net, test, recipe.eps_test, place.ranks)
     if place.ranks.is_first:
         save_checkpoint(out, trainer.net, _provenance(trainer, evaluation))
@@ -146,6 +147,7 @@ def _run(trainer: Trainer, test: Dataset, out: Path, report: Callable[[Progress]
 
     def renew_evaluation() -> None:
         nonlocal latest
+        trainer.renew_running_means()
         latest = evaluate(trainer.net, test, trainer.recipe.eps_test, ranks)
 
     while trainer.epoch < epochs:

@@ -13,6 +13,7 @@ from typing import Any
 
 from linfdeploy.errors import InputError, MissingExtraError, RecipeError
 from linfdeploy.files import read_bytes
+from linfdeploy.nets.layer_specs import MOST_TERMS
 
 __all__ = ["Recipe", "load_recipe", "recipe_names"]
 
@@ -51,6 +52,9 @@ class Recipe:
         eps_warmup_epochs: Epochs over which the hinge's radius grows linearly from 0 to `eps_train`.
         lambda_start: Weight of the cross-entropy until `p_from_epoch`.
         lambda_end: Weight of the cross-entropy from `p_until_epoch`; geometric in between, like p.
+        keep: Below 1, all distances but those of the first layer are sorted ones, trained on random subsets of
+            their inputs: the chance of an input to be in one.
+        terms: The most differences that a sorted distance weighs.
         crop_padding: Images are shifted at random by up to this many pixels, edges repeated.
         seed: Decides the initial weights, and with the epoch's number the order and the shifts of an epoch.
     """
@@ -72,6 +76,8 @@ class Recipe:
     scale_lr: float = 0.006
     identity_init: float = 10.0
     eps_warmup_epochs: int = 0
+    keep: float = 1.0
+    terms: int = 10
     crop_padding: int = 0
     beta1: float = 0.9
     beta2: float = 0.99
@@ -225,6 +231,8 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "lambda_end": (_is_positive, "a positive number"),
     "identity_init": (lambda value: 0 <= value < math.inf, "0 (off) or a positive number"),
     "eps_warmup_epochs": (_between(0, 10**6), "0 (off) or a number of epochs"),
+    "keep": (lambda value: 0 < value <= 1, "a chance above 0 and at most 1 (off)"),
+    "terms": (_between(1, MOST_TERMS), f"1 to {MOST_TERMS}"),
     "crop_padding": (_between(0, 64), "0 (off) to 64 pixels"),
     "beta1": (lambda value: 0 <= value < 1, "a decay from 0 to below 1"),
     "beta2": (lambda value: 0 <= value < 1, "a decay from 0 to below 1"),

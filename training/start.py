@@ -18,6 +18,8 @@ def initial_net(recipe: Recipe, dataset: Dataset) -> LinfNet:
     """Returns the net that a recipe starts from, on the CPU: its seed gives the same weights everywhere."""
     _, channels, height, width = dataset.images.shape
     spec = NetSpec.mlp((channels, height, width), dataset.mean, dataset.std, recipe.hidden, dataset.classes)
+    if recipe.keep < 1:
+        spec = spec.sorting(recipe.keep, recipe.terms)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.set_state(generator_of(recipe.seed, 0).get_state())
         net = LinfNet(spec)

@@ -14,18 +14,23 @@ from contextlib import contextmanager
 import torch
 
 from linfdeploy.errors import RecipeError
+from linfdeploy.nets.net import LinfNet
 from linfdeploy.training import graphs
 from linfdeploy.training.average import share_batch_means
-from linfdeploy.training.batches import Batches
+from linfdeploy.training.batches import Batches, generator_of
 from linfdeploy.training.data import Dataset
 from linfdeploy.training.place import CPU, Place
 from linfdeploy.training.recipe import Recipe
+from linfdeploy.training.running_means import renew_running_means
 from linfdeploy.training.schedules import Dials, dials_at
 from linfdeploy.training.start import initial_net, initial_optimizer
 from linfdeploy.training.step import Settings, Step
 from linfdeploy.training.times import PhaseTimes, phase_of
 
 __all__ = ["Trainer"]
+
+# Behind the streams of all epochs.
+SUBSETS = 2**32
 
 
 class Trainer:
@@ -52,6 +57,7 @@ class Trainer:
         self.times = PhaseTimes()
         self.batches = Batches(recipe, dataset, place)
         self.net = initial_net(recipe, dataset).to(place.device)
+        _check_place(self.net, place)
         share_batch_means(self.net, place.ranks)
         self.scale = torch.nn.Parameter(torch.ones(1, device=place.device))
         on_device = place.graphs or place.device.type != "cpu"
@@ -76,6 +82,8 @@ class Trainer:
         """
         begin = time.monotonic()
         self.net.train()
+        # A stream of its own: the images of an epoch are the same with and without subsets.
+        self.net.generator = generator_of(self.recipe.seed, SUBSETS + self.epoch)
         steps = self.batches.steps
         plan = [dials_at(self.recipe, self.epoch * steps + index, steps) for index in range(steps)]
         total = self._run_on_host(plan) if self._device_step is None else self._run_ahead(self._device_step, plan)
@@ -85,6 +93,10 @@ class Trainer:
         self.times.add(phase_of(plan[-1].p), time.monotonic() - begin)
         self.epoch += 1
         return total / steps, plan[-1]
+
+    def renew_running_means(self) -> None:
+        """Makes the running means those of the net as it is evaluated, where training has others."""
+        renew_running_means(self.net, self.batches.of_epoch(self.recipe.epochs))
 
     def moved(self) -> None:
         """Says that a state was restored, so that no captured graph holds any more."""
@@ -127,6 +139,15 @@ class Trainer:
         return RecipeError(
             f"training diverged in epoch {self.epoch + 1}: {found} at p = {dials.p:g}, lr = {dials.lr:g}; "
             "expected finite numbers: try a smaller lr, lambda_start or p_end"
+        )
+
+
+def _check_place(net: LinfNet, place: Place) -> None:
+    """Refuses what the subsets of sorted distances cannot yet be trained on."""
+    if net.sorts and (place.device.type != "cpu" or place.graphs or place.ranks.world > 1):
+        raise RecipeError(
+            f"keep is below 1, on {place.ranks.world} process(es) on {place.device}; expected one process on the "
+            "CPU, where nets of sorted distances are trained: use --device cpu, or keep=1"
         )
 
 

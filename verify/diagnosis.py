@@ -9,7 +9,7 @@ import numpy as np
 
 from linfdeploy.engines.base import Images, Logits
 from linfdeploy.engines.reference import ReferenceEngine, roundings_of
-from linfdeploy.kernels import linf_dist
+from linfdeploy.kernels import linf_dist, sort_dist
 from linfdeploy.onnx.pixel_net import PixelLayer, PixelNet
 
 __all__ = ["diagnose"]
@@ -69,7 +69,7 @@ def _bias_offset(found: Logits, expected: Logits) -> str | None:
 
 
 def _half_precision(net: PixelNet, images: Images, found: Logits) -> str | None:
-    if net.format == np.float16:
+    if net.format == np.float16 or net.sorts:
         return None
     layers = tuple(
         PixelLayer(layer.weight.astype(np.float16), layer.bias.astype(np.float16)) for layer in net.layers
@@ -86,7 +86,11 @@ def _half_precision(net: PixelNet, images: Images, found: Logits) -> str | None:
 
 def _dropped_column(net: PixelNet, images: Images, found: Logits) -> str | None:
     """Tries each layer, and then all of them at once, with the last input column left out."""
-    wide = {index for index, layer in enumerate(net.layers) if layer.weight.shape[1] > 1}
+    wide = {
+        index
+        for index, layer in enumerate(net.layers)
+        if layer.weight.shape[1] > (1 if layer.sort is None else len(layer.sort))
+    }
     for index in wide:
         if np.array_equal(_without_column(net, {index}, images), found):
             return f"the last input column of layer {index} is dropped"
@@ -101,6 +105,11 @@ def _without_column(net: PixelNet, dropped: set[int], images: Images) -> Logits:
     for index, layer in enumerate(net.layers):
         weight, bias = layer.weight.astype(np.float32), layer.bias.astype(np.float32)
         kept = slice(None, -1) if index in dropped else slice(None)
-        x = linf_dist(x[:, kept], weight[:, kept]).astype(net.format) + bias.astype(net.format)
+        distance = (
+            linf_dist(x[:, kept], weight[:, kept])
+            if layer.sort is None
+            else sort_dist(x[:, kept], weight[:, kept], layer.sort, net.grid)
+        )
+        x = distance.astype(net.format) + bias.astype(net.format)
         x = x.astype(np.float32)
     return -x

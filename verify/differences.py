@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from linfdeploy.onnx.pixel_net import PixelNet
+from linfdeploy.onnx.pixel_net import PixelLayer, PixelNet
 from linfdeploy.report.model import Violation
 
 __all__ = ["weight_differences"]
@@ -38,6 +38,8 @@ def _layer_differences(found: PixelNet, expected: PixelNet) -> Iterator[Violatio
             yield Violation("bias", _bias_difference(index, ours.bias, theirs.bias, expected.grid))
         if _bits(ours.weight) != _bits(theirs.weight):
             yield _weight_difference(index, ours.weight, theirs.weight)
+        if _sort_bits(ours) != _sort_bits(theirs):
+            yield Violation("weights", f"layer {index}'s weights of sorted distances differ")
 
 
 def _bias_difference(index: int, found: Array, expected: Array, grid: int | None) -> str:
@@ -79,6 +81,10 @@ def _swapped_classes(found: PixelNet, expected: PixelNet) -> str | None:
         return None
     moved = [index for index, (row, other) in enumerate(zip(rows, wanted, strict=True)) if row != other]
     return f"classes {', '.join(map(str, moved))} have changed places in the last layer"
+
+
+def _sort_bits(layer: PixelLayer) -> bytes | None:
+    return None if layer.sort is None else _bits(layer.sort)
 
 
 def _class_rows(net: PixelNet) -> list[bytes]:

@@ -56,12 +56,14 @@ class JointBound:
         bias: (K,) float64.
         unit: Bound on the relative error of a rounding of the engine; 0 for an exact net, which has none.
         flush: Bound on the absolute error of an operation that flushes or underflows.
+        sorts: Whether the last layer has sorted distances, of which there is no joint bound: intervals stand.
     """
 
     weight: Reals
     bias: Reals
     unit: float
     flush: float
+    sorts: bool = False
 
     @classmethod
     def of(cls, net: PixelNet, *, exact: bool) -> JointBound:
@@ -70,7 +72,8 @@ class JointBound:
         # A value may pass through a wider format first: u + u' + u u'.
         unit = 0.0 if exact else float(info.eps) / 2 * (1 + 2.0**-10)
         flush = 0.0 if exact else 4 * float(info.smallest_normal)
-        return cls(last.weight.astype(np.float64), last.bias.astype(np.float64), unit, flush)
+        weight, bias = last.weight.astype(np.float64), last.bias.astype(np.float64)
+        return cls(weight, bias, unit, flush, last.sort is not None)
 
     def gaps(self, box: Box, logits: Box, labels: Indices) -> Reals:
         """Bounds from below by how much each label's distance stays under all others, over boxes.
@@ -87,6 +90,8 @@ class JointBound:
             for a box that is not finite.
         """
         by_class = _separations(*logits, labels)
+        if self.sorts:
+            return np.asarray(by_class.min(1))
         rows = np.arange(len(labels))
         # The closest class first: where it cannot be separated, the others need not be.
         for others in by_class.argsort(1).T:

@@ -24,10 +24,11 @@ from linfdeploy.files import sha256_of
 from linfdeploy.nets.checkpoint import load_checkpoint
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.onnx.chain import Chain
-from linfdeploy.onnx.export import DEFAULT_GRID, pixel_net_from_chain
+from linfdeploy.onnx.export import pixel_net_from_chain
 from linfdeploy.onnx.passes.fold import folding_error
 from linfdeploy.onnx.passes.ranges import LayerRange, rounding_error, value_ranges
 from linfdeploy.onnx.pixel_net import PixelNet, Precision
+from linfdeploy.onnx.sorting import real_net_from_chain
 from linfdeploy.onnx.trace import chain_from_net
 from linfdeploy.report.model import ReferenceFacts
 from linfdeploy.verify.certificates import Flags, certified_by_margin, exact_margins, separated
@@ -57,7 +58,7 @@ class Reference:
         Raises:
             ExportError: It cannot be exported so.
         """
-        return pixel_net_from_chain(self._chain, precision, DEFAULT_GRID if grid is None else grid)
+        return pixel_net_from_chain(self._chain, precision, grid)
 
     def predictions(self, images: Images) -> npt.NDArray[np.int64]:
         """Returns the labels, (N,) int64, that the torch net gives to uint8 images."""
@@ -73,7 +74,7 @@ class Reference:
         Returns:
             Flags by margin and by interval, each (N,).
         """
-        net = self.exported("fp32", None)
+        net = self._real_net()
         slack = rounding_error(net, ranges := value_ranges(net)) + _weight_rounding(ranges)
         slack += Fraction(folding_error(self._chain))
         evaluator = ReferenceEngine(net)
@@ -82,6 +83,9 @@ class Reference:
         # Doubled, which covers the rounding of the float64 difference.
         interval = separated(lower, upper, logits.argmax(1), slack=float(4 * slack))
         return certified_by_margin(exact_margins(logits), levels, slack), interval
+
+    def _real_net(self) -> PixelNet:
+        return real_net_from_chain(self._chain) if self.net.sorts else self.exported("fp32", None)
 
     @cached_property
     def _chain(self) -> Chain:

@@ -23,7 +23,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from linfdeploy import __version__
 from linfdeploy.engines.base import Images
 from linfdeploy.engines.reference import ReferenceEngine
-from linfdeploy.errors import DatasetError
+from linfdeploy.errors import DatasetError, InputError
 from linfdeploy.onnx.pixel_net import PixelNet
 from linfdeploy.verify.certificates import Certifier, exact_margins
 from linfdeploy.verify.summary import TestSet
@@ -76,7 +76,15 @@ def verifier_model(net: PixelNet) -> ModelProto:
     """Writes a net for other verifiers: `image` float32 (1, C, H, W) in pixels to `logits` float32 (1, K).
 
     Weights are those of the net, which float32 holds exactly; a layer is Unsqueeze, Sub, Abs, ReduceMax and Add.
+
+    Raises:
+        InputError: The net has sorted distances.
     """
+    if net.sorts:
+        raise InputError(
+            "the net has sorted distances, which other verifiers' layers (Sub, Abs, ReduceMax) cannot say; "
+            "expected l_inf distances alone: verify it with linfdeploy"
+        )
     nodes = [helper.make_node("Flatten", ["image"], ["layer0.x"], name="flatten", axis=1)]
     constants = [numpy_helper.from_array(np.array([1], np.int64), "axes")]
     for index, layer in enumerate(net.layers):

@@ -23,7 +23,10 @@ __all__ = ["command"]
     help="exact: float32 on a dyadic grid, so that no operation rounds.",
 )
 @click.option(
-    "--grid", type=click.IntRange(0, 23), default=12, show_default=True, help="exact: multiples of 2^-GRID pixel."
+    "--grid",
+    type=click.IntRange(0, 23),
+    show_default="12, or half of the bits that sorted distances leave",
+    help="exact: multiples of 2^-GRID pixel.",
 )
 @click.option(
     "--form",
@@ -39,7 +42,9 @@ __all__ = ["command"]
 @click.option(
     "--opset", type=click.IntRange(18, 22), default=18, show_default=True, help="Version of the standard ops."
 )
-def command(checkpoint: Path, model: Path, precision: str, grid: int, form: str, radius: bool, opset: int) -> None:
+def command(
+    checkpoint: Path, model: Path, precision: str, grid: int | None, form: str, radius: bool, opset: int
+) -> None:
     """Exports CHECKPOINT as the ONNX file MODEL, in pixel units, ready to deploy."""
     from linfdeploy.cli.steps import export
 

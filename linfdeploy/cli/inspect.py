@@ -87,5 +87,6 @@ def _layers(graph: DeployedGraph) -> Iterator[tuple[str, object]]:
     yield "input", f"uint8 (N, {', '.join(map(str, graph.net.input_shape))})"
     for index, (layer, reach) in enumerate(zip(graph.net.layers, ranges, strict=True)):
         outputs, inputs = layer.weight.shape
-        yield f"layer {index}", f"LinfDist {inputs} -> {outputs}, outputs within {reach.output:g} pixels"
+        kind = "LinfDist" if layer.sort is None else f"SortDist of {len(layer.sort)} terms,"
+        yield f"layer {index}", f"{kind} {inputs} -> {outputs}, outputs within {reach.output:g} pixels"
     yield "delta", f"{float(rounding_error(graph.net, ranges)):.3g} pixels, if every operation rounded"

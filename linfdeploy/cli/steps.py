@@ -46,7 +46,7 @@ DATA, EPS = "digits", "0.1"
 
 
 def export(
-    checkpoint: Path, model: Path, *, precision: str, grid: int, form: str, radius: bool, opset: int
+    checkpoint: Path, model: Path, *, precision: str, grid: int | None, form: str, radius: bool, opset: int
 ) -> str:
     """Exports a checkpoint; returns what was written, in words.
 
@@ -68,7 +68,8 @@ def export(
     onnx_model = model_from_checkpoint_net(net, options, sha256_of(checkpoint.read_bytes()))
     data = onnx_model.SerializeToString(deterministic=True)
     write_bytes(model, data)
-    exactly = f"every operation exact on a grid of 2^-{grid} pixel" if precision == "exact" else precision
+    chosen = next((entry.value for entry in onnx_model.metadata_props if entry.key == "grid"), None)
+    exactly = precision if chosen is None else f"every operation exact on a grid of 2^-{chosen} pixel"
     return f"{len(net.spec.layers)} layers, {exactly}, form {graph.form}, {len(data):,} bytes"
 
 

@@ -20,7 +20,14 @@ import numpy.typing as npt
 
 from linfdeploy.engines.base import Answers, Engine, Images, Logits
 from linfdeploy.engines.roundings import PER_OP, Rounding, flushed, operands_of, roundings_of
-from linfdeploy.kernels import linf_dist, linf_dist_argmax, linf_dist_bounds
+from linfdeploy.kernels import (
+    linf_dist,
+    linf_dist_argmax,
+    linf_dist_bounds,
+    sort_dist,
+    sort_dist_argtop,
+    sort_dist_bounds,
+)
 from linfdeploy.onnx.pixel_net import PixelNet
 from linfdeploy.onnx.radius import radius_slack
 
@@ -82,30 +89,41 @@ class ReferenceEngine(Engine):
         return same
 
     def attaining(self, images: Images) -> Iterator[Indices]:
-        """Yields, layer by layer, which input attains each output's distance, (N, O); the lowest of equal ones."""
+        """Yields, layer by layer, which input attains each output's distance, (N, O); the lowest of equal ones.
+
+        Of a sorted distance, which rests on several, it is the input of the largest difference.
+        """
         x = _flat(images)
         for index, weight in enumerate(self._weights):
-            distance, attains = linf_dist_argmax(x, weight)
+            sort = self.net.layers[index].sort
+            if sort is None:
+                distance, attains = linf_dist_argmax(x, weight)
+            else:
+                distance, attains = self.distance(x, weight, sort), sort_dist_argtop(x, weight, 1)[:, :, 0]
             x = self._add(distance, self._biases[index], index)
             yield attains
 
     def _layer_bounds(self, low: Logits, high: Logits, index: int) -> tuple[Logits, Logits]:
-        low, high = self.distance_bounds(low, high, self._weights[index])
+        low, high = self.distance_bounds(low, high, self._weights[index], self.net.layers[index].sort)
         return self._add(low, self._biases[index], index), self._add(high, self._biases[index], index)
 
     def _answer(self, images: Images) -> Answers:
         x = _flat(images)
         for index, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
-            x = self._add(self.distance(x, weight), bias, index)
+            x = self._add(self.distance(x, weight, self.net.layers[index].sort), bias, index)
         return {"logits": -x, **(self.label_and_radius(-x) if self._radius else {})}
 
-    def distance(self, x: Logits, w: Logits) -> Logits:
-        """Returns the distances of rows, (N, O) float32; see `linfdeploy.kernels.linf_dist`."""
-        return linf_dist(x, w)
+    def distance(self, x: Logits, w: Logits, sort: Logits | None = None) -> Logits:
+        """Returns the distances of rows, (N, O) float32; see `linfdeploy.kernels.linf_dist` and `sort_dist`."""
+        return linf_dist(x, w) if sort is None else sort_dist(x, w, sort, self.net.grid)
 
-    def distance_bounds(self, lower: Logits, upper: Logits, w: Logits) -> tuple[Logits, Logits]:
+    def distance_bounds(
+        self, lower: Logits, upper: Logits, w: Logits, sort: Logits | None = None
+    ) -> tuple[Logits, Logits]:
         """Returns the distances' bounds over boxes; see `linfdeploy.kernels.linf_dist_bounds`."""
-        return linf_dist_bounds(lower, upper, w)
+        if sort is None:
+            return linf_dist_bounds(lower, upper, w)
+        return sort_dist_bounds(lower, upper, w, sort, self.net.grid)
 
     def _add(self, distance: Logits, bias: Logits, index: int) -> Logits:
         """Rounds the distance, adds the bias, rounds the sum, as the net's rounding says."""

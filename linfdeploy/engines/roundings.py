@@ -152,7 +152,7 @@ def _may_be_subnormal(net: PixelNet) -> bool:
 
 
 def _flushed_layer(layer: PixelLayer) -> PixelLayer:
-    return PixelLayer(flushed(layer.weight, layer.weight.dtype), flushed(layer.bias, layer.bias.dtype))
+    return PixelLayer(flushed(layer.weight, layer.weight.dtype), flushed(layer.bias, layer.bias.dtype), layer.sort)
 
 
 def flushed(values: Floats, dtype: npt.DTypeLike) -> Floats:

@@ -18,7 +18,7 @@ from linfdeploy.engines.trt.builder import PlanSource, build_plan
 from linfdeploy.engines.trt.information import engine_layers, kernel_words, ways_of
 from linfdeploy.engines.trt.library import built_library, check_library, load_library, read_library
 from linfdeploy.engines.trt.log import Log, new_log
-from linfdeploy.engines.trt.network import op_nodes
+from linfdeploy.engines.trt.network import check_layers, op_nodes
 from linfdeploy.engines.trt.options import OPTIONS, TrtOptions, options_from
 from linfdeploy.engines.trt.refit import exchanged_constants, refit_engine
 from linfdeploy.engines.trt.runtime import PlanEngine, engine_from_plan
@@ -55,6 +55,7 @@ def build(graph: DeployedGraph, options: Mapping[str, Any]) -> BuiltEngine:
     Raises:
         EngineError: Something is missing, or TensorRT refuses the graph.
     """
+    check_layers(graph)
     trt, settings = _module(), _settings(options, graph)
     if graph.options.form == "op" and settings.plugin == "none":
         raise EngineError(

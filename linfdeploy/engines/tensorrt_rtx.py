@@ -16,6 +16,7 @@ from linfdeploy.engines.base import BuiltEngine, Engine
 from linfdeploy.engines.trt import device
 from linfdeploy.engines.trt.builder import PlanSource, build_plan
 from linfdeploy.engines.trt.log import new_log
+from linfdeploy.engines.trt.network import check_layers
 from linfdeploy.engines.trt.options import TrtOptions, options_from
 from linfdeploy.engines.trt.runtime import PlanEngine, engine_from_plan
 from linfdeploy.errors import EngineError
@@ -55,6 +56,7 @@ def build(graph: DeployedGraph, options: Mapping[str, Any]) -> BuiltEngine:
     Raises:
         EngineError: The graph's form has LinfDist as an operator alone, or TensorRT refuses it.
     """
+    check_layers(graph)
     trt, settings = _module(), _settings(options)
     if graph.options.form not in KERNELS:
         raise EngineError(

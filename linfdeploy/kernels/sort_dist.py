@@ -40,8 +40,8 @@ def sort_dist(
     """Returns the sorted distance of every row of `x` to every row of `w`.
 
     The result's bits depend on nothing but the arguments: each difference is rounded once, and the sum runs from
-    the largest difference to the smallest, each product and each partial sum rounded once. A NaN in the input leaves
-    the result undefined.
+    the largest difference to the smallest, each product and each partial sum rounded once. A NaN in the input
+    leaves the result undefined.
 
     Args:
         x: (N, I) float32, inputs.

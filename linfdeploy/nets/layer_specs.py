@@ -12,12 +12,24 @@ from typing import Any, ClassVar, Protocol
 
 from linfdeploy.errors import CheckpointError, brief
 
-__all__ = ["LAYER_TYPES", "LayerSpec", "LinearSpec", "LinfDistSpec", "layer_from_json", "read_fields"]
+__all__ = [
+    "LAYER_TYPES",
+    "MOST_TERMS",
+    "LayerSpec",
+    "LinearSpec",
+    "LinfDistSpec",
+    "SortDistSpec",
+    "layer_from_json",
+    "read_fields",
+]
 
 ACTIVATIONS = ("none", "tanh")
 
+MOST_TERMS = 32
+"""The most differences that the kernels' sorted distance weighs."""
+
 # By the annotations of a spec's fields.
-KINDS: Mapping[str, type] = {"int": int, "bool": bool, "str": str}
+KINDS: Mapping[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
 
 
 class LayerSpec(Protocol):
@@ -73,6 +85,63 @@ class LinfDistSpec:
 
 
 @dataclass(frozen=True)
+class SortDistSpec:
+    """One layer, `y_o = sum_k c_k |x - w_o|_(k) - mean_o + b_o`, of the K largest differences, falling.
+
+    With `c_k = q (1 - q)^(k - 1) / (1 - (1 - q)^K)` it is, but for being cut off behind K terms, the mean over
+    random subsets of the inputs of their largest difference; so training takes subsets.
+
+    Source: Zhang et al., "Rethinking Lipschitz Neural Networks and Certified Robustness: A Boolean Function
+    Perspective", NeurIPS 2022.
+
+    Attributes:
+        inputs: Number of inputs I.
+        outputs: Number of outputs O.
+        mean_shift: Whether the batch mean (training) or the running mean (evaluation) is subtracted.
+        bias: Whether a bias is added.
+        keep: q, the chance of an input to be in a subset; 1 is the l_inf distance.
+        terms: K, at most I and MOST_TERMS.
+    """
+
+    is_distance: ClassVar[bool] = True
+
+    inputs: int
+    outputs: int
+    mean_shift: bool
+    bias: bool
+    keep: float
+    terms: int
+    type: str = "sort_dist"
+
+    def __post_init__(self) -> None:
+        """Checks that there are weights.
+
+        Raises:
+            CheckpointError: `keep` or `terms` is out of range.
+        """
+        if not 0 < self.keep <= 1:
+            raise CheckpointError(f"keep is {self.keep}; expected a chance above 0 and at most 1")
+        if not 1 <= self.terms <= min(self.inputs, MOST_TERMS):
+            raise CheckpointError(
+                f"terms is {brief(self.terms)} for {brief(self.inputs)} inputs; expected 1 to the number of "
+                f"inputs, and at most {MOST_TERMS}"
+            )
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weights c of the largest differences, falling; their sum is 1."""
+        series = [self.keep * (1 - self.keep) ** k for k in range(self.terms)]
+        total = sum(series)
+        return tuple(weight / total for weight in series)
+
+    @property
+    def parts(self) -> str:
+        """What belongs to the layer besides its weights, in words."""
+        shifts = LinfDistSpec(self.inputs, self.outputs, self.mean_shift, self.bias).parts
+        return f"{shifts}, keep {self.keep:g}, {self.terms} terms"
+
+
+@dataclass(frozen=True)
 class LinearSpec:
     """One layer of the head, `y = activation(W x / sqrt(I) + b)`: `W` is what is trained and stored.
 
@@ -106,8 +175,12 @@ class LinearSpec:
         return "bias" if self.activation == "none" else f"bias, {self.activation}"
 
 
-LAYER_TYPES: Mapping[str, type[Any]] = {"linear": LinearSpec, "linf_dist": LinfDistSpec}
-"""Dataclasses that are `LayerSpec`s. Their fields are int, bool or str; `__post_init__` checks what those mean."""
+LAYER_TYPES: Mapping[str, type[Any]] = {
+    "linear": LinearSpec,
+    "linf_dist": LinfDistSpec,
+    "sort_dist": SortDistSpec,
+}
+"""Dataclasses that are `LayerSpec`s. Fields are int, float, bool or str; `__post_init__` checks what they mean."""
 
 
 def layer_from_json(index: int, data: object) -> LayerSpec:

@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from linfdeploy.errors import KernelError
 from linfdeploy.kernels.torch.linf_dist import linf_dist, linf_dist_bounds
 from linfdeploy.kernels.torch.lp_dist import lp_dist
-from linfdeploy.nets.layer_specs import LayerSpec, LinearSpec, LinfDistSpec
+from linfdeploy.kernels.torch.sort_dist import sort_dist, sort_dist_bounds
+from linfdeploy.nets.layer_specs import LayerSpec, LinearSpec, LinfDistSpec, SortDistSpec
 
-__all__ = ["Bounds", "DistanceLayer", "Linear", "LinfDist", "MeanShift", "Normalize", "layer_of"]
+__all__ = ["Bounds", "DistanceLayer", "Linear", "LinfDist", "MeanShift", "Normalize", "SortDist", "layer_of"]
 
 Bounds: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
@@ -111,6 +113,10 @@ class DistanceLayer(nn.Module):
             lower, upper = lower - self.mean_shift.running_mean, upper - self.mean_shift.running_mean
         return (lower, upper) if self.bias is None else (lower + self.bias, upper + self.bias)
 
+    def norm(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """Returns the distances of rows (N, I) to rows (O, I) at the norm that is set, (N, O)."""
+        return linf_dist(x, w) if math.isinf(self.p) else lp_dist(x, w, self.p, self.p_now)
+
     def distance(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the distances (N, O) at the norm that is set, before mean shift and bias."""
         raise NotImplementedError
@@ -132,11 +138,42 @@ class LinfDist(DistanceLayer):
 
     def distance(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the distances (N, O) at the norm that is set, before mean shift and bias."""
-        return linf_dist(x, self.weight) if math.isinf(self.p) else lp_dist(x, self.weight, self.p, self.p_now)
+        return self.norm(x, self.weight)
 
     def distance_bounds(self, lower: torch.Tensor, upper: torch.Tensor) -> Bounds:
         """Bounds `distance` at p = inf over boxes."""
         return linf_dist_bounds(lower, upper, self.weight)
+
+
+class SortDist(DistanceLayer):
+    """`y_o = sum_k c_k |x - w_o|_(k) - mean_o + b_o`, as it is evaluated; training takes subsets, see `subsets`.
+
+    Attributes:
+        keep: The chance of an input to be in a subset.
+        sort_weights: (K,) float32, c.
+    """
+
+    sort_weights: torch.Tensor
+
+    def __init__(self, spec: SortDistSpec) -> None:
+        super().__init__(torch.randn(spec.outputs, spec.inputs), mean_shift=spec.mean_shift, bias=spec.bias)
+        self.keep = spec.keep
+        # Not persistent: what they are made of stands in the spec.
+        self.register_buffer("sort_weights", torch.tensor(spec.weights), persistent=False)
+
+    def distance(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the distances (N, O) at p = inf, before mean shift and bias.
+
+        Raises:
+            KernelError: p is finite: a sorted distance stands for subsets at p = inf.
+        """
+        if not math.isinf(self.p):
+            raise KernelError(f"sort_dist: p is {self.p}; expected p = inf outside training: call set_p(math.inf)")
+        return sort_dist(x, self.weight, self.sort_weights)
+
+    def distance_bounds(self, lower: torch.Tensor, upper: torch.Tensor) -> Bounds:
+        """Bounds `distance` at p = inf over boxes."""
+        return sort_dist_bounds(lower, upper, self.weight, self.sort_weights)
 
 
 class Linear(nn.Module):
@@ -183,7 +220,11 @@ class Linear(nn.Module):
         return y.tanh() if self.activation == "tanh" else y
 
 
-MODULES: Mapping[str, Callable[[Any], nn.Module]] = {"linear": Linear, "linf_dist": LinfDist}
+MODULES: Mapping[str, Callable[[Any], nn.Module]] = {
+    "linear": Linear,
+    "linf_dist": LinfDist,
+    "sort_dist": SortDist,
+}
 """The torch layer of each type of `layer_specs.LAYER_TYPES`."""
 
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from linfdeploy.nets.layers import DistanceLayer, Linear, Normalize, layer_of
+from linfdeploy.nets.layers import DistanceLayer, Linear, Normalize, SortDist, layer_of
 from linfdeploy.nets.spec import NetSpec
+from linfdeploy.nets.subsets import draw_subsets, features_of_subsets
 
 __all__ = ["LinfNet"]
 
@@ -17,11 +18,16 @@ class LinfNet(nn.Module):
 
     At p = inf and in evaluation mode every feature, and so every logit of a pure net, is 1/std-Lipschitz in l_inf
     of the image.
+
+    Attributes:
+        spec: What it is.
+        generator: Draws the subsets that sorted distances are trained with; None: torch's own.
     """
 
     def __init__(self, spec: NetSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.generator: torch.Generator | None = None
         self.normalize = Normalize(spec.mean, spec.std)
         self.layers = nn.ModuleList(layer_of(layer) for layer in spec.layers)
 
@@ -46,6 +52,9 @@ class LinfNet(nn.Module):
             (N, F) float32, in units of normalised pixels; of a pure net the distances to the classes.
         """
         x: torch.Tensor = self.normalize(images)
+        if self.training and self.sorts:
+            subsets = draw_subsets(self.distances, len(x), self.generator)
+            return features_of_subsets(self.distances, x, subsets)
         for layer in self.distances:
             x = layer(x)
         return x
@@ -62,6 +71,11 @@ class LinfNet(nn.Module):
     def distances(self) -> list[DistanceLayer]:
         """The distance layers, in order."""
         return [layer for layer in self.layers if isinstance(layer, DistanceLayer)]
+
+    @property
+    def sorts(self) -> bool:
+        """Whether there are sorted distances, which are trained otherwise than they are evaluated."""
+        return any(isinstance(layer, SortDist) for layer in self.distances)
 
     @property
     def head(self) -> list[Linear]:

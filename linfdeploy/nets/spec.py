@@ -5,14 +5,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from linfdeploy.errors import CheckpointError, brief
-from linfdeploy.nets.layer_specs import LayerSpec, LinearSpec, LinfDistSpec, layer_from_json, read_fields
+from linfdeploy.nets.layer_specs import (
+    LayerSpec,
+    LinearSpec,
+    LinfDistSpec,
+    SortDistSpec,
+    layer_from_json,
+    read_fields,
+)
 
-__all__ = ["MAX_UNITS", "LayerSpec", "LinearSpec", "LinfDistSpec", "NetSpec"]
+__all__ = ["MAX_UNITS", "LayerSpec", "LinearSpec", "LinfDistSpec", "NetSpec", "SortDistSpec"]
 
 MAX_UNITS = 2**24
 """The most inputs or outputs a layer may claim; beyond it a file is taken for hostile."""
@@ -92,6 +99,16 @@ class NetSpec:
             )
         return spec
 
+    def sorting(self, keep: float, terms: int) -> NetSpec:
+        """Returns the same net with sorted distances in all distance layers but the first.
+
+        Args:
+            keep: The chance of an input to be in a subset.
+            terms: The most differences that are weighed.
+        """
+        first, *others = self.layers
+        return replace(self, layers=(first, *(_sorted_layer(layer, keep, terms) for layer in others)))
+
     @staticmethod
     def mlp(
         input_shape: tuple[int, int, int],
@@ -119,6 +136,14 @@ class NetSpec:
             *inner, last = pairwise((sizes[-1], *head, classes))
             layers += [*(LinearSpec(i, o, "tanh") for i, o in inner), LinearSpec(*last, "none")]
         return NetSpec(input_shape, mean, std, tuple(layers))
+
+
+def _sorted_layer(layer: LayerSpec, keep: float, terms: int) -> LayerSpec:
+    if not isinstance(layer, LinfDistSpec):
+        return layer
+    return SortDistSpec(
+        layer.inputs, layer.outputs, layer.mean_shift, layer.bias, keep=keep, terms=min(terms, layer.inputs)
+    )
 
 
 def _check_input(shape: tuple[int, int, int], mean: tuple[float, ...], std: float) -> None:

@@ -24,9 +24,10 @@ class Normalize:
 
 @dataclass(frozen=True)
 class Distance:
-    """`max_i |x_i - weight_oi|` with weight (O, I)."""
+    """`max_i |x_i - weight_oi|` with weight (O, I); with `sort` (K,) the sorted distance weighted by it."""
 
     weight: Doubles
+    sort: Doubles | None = None
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from onnx import ModelProto
 from linfdeploy import __version__
 from linfdeploy.errors import ExportError
 from linfdeploy.nets.net import LinfNet
-from linfdeploy.onnx.chain import Chain
+from linfdeploy.onnx.chain import Chain, Distance
 from linfdeploy.onnx.passes.fold import fold_normalization, fold_shifts
 from linfdeploy.onnx.passes.ranges import check_exact, check_finite, value_ranges
 from linfdeploy.onnx.passes.round import round_layers
 from linfdeploy.onnx.pixel_net import PixelNet, Precision
+from linfdeploy.onnx.sorting import sorting_net_from_chain
 from linfdeploy.onnx.trace import chain_from_net
 from linfdeploy.onnx.write import GraphOptions, model_from_net
 
@@ -34,20 +35,23 @@ DEFAULT_GRID = 12
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What is exported: number format, grid and graph form."""
+    """What is exported: number format, grid and graph form.
+
+    Without a grid it is DEFAULT_GRID, or, where there are sorted distances, what their weights leave.
+    """
 
     precision: Precision = "exact"
-    grid: int = DEFAULT_GRID
+    grid: int | None = None
     graph: GraphOptions = field(default_factory=GraphOptions)
 
 
-def pixel_net_from_net(net: LinfNet, precision: Precision, grid: int) -> PixelNet:
+def pixel_net_from_net(net: LinfNet, precision: Precision, grid: int | None) -> PixelNet:
     """Traces a net, folds it into pixel units and rounds it to the deployed format.
 
     Args:
         net: In evaluation mode at p = inf.
         precision: `exact` snaps to multiples of 2^-grid pixel and proves that nothing rounds in float32.
-        grid: k of the grid; used by `exact` only.
+        grid: k of the grid, used by `exact` only; None: as `ExportOptions` says.
 
     Raises:
         ExportError: The net cannot keep the promise; the numbers say why.
@@ -55,12 +59,15 @@ def pixel_net_from_net(net: LinfNet, precision: Precision, grid: int) -> PixelNe
     return pixel_net_from_chain(chain_from_net(net), precision, grid)
 
 
-def pixel_net_from_chain(chain: Chain, precision: Precision, grid: int) -> PixelNet:
+def pixel_net_from_chain(chain: Chain, precision: Precision, grid: int | None) -> PixelNet:
     """Does what `pixel_net_from_net` does, from a net that was traced before.
 
     Raises:
         ExportError: The net cannot keep the promise; the numbers say why.
     """
+    if any(isinstance(step, Distance) and step.sort is not None for step in chain.steps):
+        return sorting_net_from_chain(chain, precision, grid)
+    grid = DEFAULT_GRID if grid is None else grid
     layers = round_layers(fold_shifts(fold_normalization(chain)), precision, grid)
     exact = precision == "exact"
     pixel_net = PixelNet(chain.input_shape, layers, grid if exact else None)

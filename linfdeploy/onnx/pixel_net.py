@@ -3,6 +3,8 @@
 
     y_0 = image,   y_l = max_i |y_(l-1),i - W_l,oi| + B_l,o,   logits = -y_L
 
+A layer may have sorted distances in the place of the maximum, in an exact net alone.
+
 Everything that is written to ONNX, evaluated bit-exactly or certified is one of these; no framework needed.
 """
 
@@ -40,15 +42,18 @@ MAX_GRID = EXACT_BITS - 1
 
 @dataclass(frozen=True)
 class PixelLayer:
-    """One layer `max_i |x_i - weight_oi| + bias_o`.
+    """One layer `max_i |x_i - weight_oi| + bias_o`, or with sorted distances.
 
     Attributes:
         weight: (O, I) float32 or float16, in pixels.
         bias: (O,), of the same dtype, in pixels.
+        sort: (K,) float32, the weights of the K largest `|x_i - weight_oi|`, falling, whose sum is rounded to a
+            multiple of the net's grid, halves upwards; None: the maximum.
     """
 
     weight: Floats
     bias: Floats
+    sort: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,11 @@ class PixelNet:
         if self.layers[0].weight.dtype == np.float16:
             return "fp16"
         return "fp32" if self.grid is None else "exact"
+
+    @property
+    def sorts(self) -> bool:
+        """Whether there are sorted distances."""
+        return any(layer.sort is not None for layer in self.layers)
 
     @property
     def inputs(self) -> int:

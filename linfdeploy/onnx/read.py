@@ -20,8 +20,9 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, 
 
 from linfdeploy.errors import GraphError
 from linfdeploy.files import read_bytes, sha256_of
-from linfdeploy.onnx import linf_dist
+from linfdeploy.onnx import linf_dist, sort_dist
 from linfdeploy.onnx.passes.ranges import exactness_gap, overflow_gap
+from linfdeploy.onnx.passes.sort_weights import MOST_TERMS
 from linfdeploy.onnx.pixel_net import MAX_GRID, PRECISIONS, Floats, PixelLayer, PixelNet, Precision
 from linfdeploy.onnx.tensors import array_from_tensor
 from linfdeploy.onnx.write import MAX_OPSET, MIN_OPSET, Form, GraphOptions, model_from_net
@@ -38,6 +39,7 @@ BODY_OPS = {
 """Harmless ops that we never write: a function body that has them is read, so that its fault can be named."""
 
 NET_OPS = {"Abs", "Add", "Cast", "Flatten", "Identity", "Neg", "ReduceMax", "Scan", "Sub", "Transpose"}
+SORT_OPS = {"BitShift", "Constant", "Div", "Floor", "Mul", "ReduceSum", "Shape", "TopK"}
 RADIUS_OPS = {"ArgMax", "Mul", "Relu", "Reshape", "Split", "Sub", "TopK"}
 WRITTEN_MODEL_FIELDS = {
     *("ir_version", "producer_name", "producer_version", "opset_import", "functions", "graph", "metadata_props")
@@ -141,9 +143,10 @@ def _opset(model: ModelProto) -> int:
 
 
 def _check_ops(model: ModelProto, options: GraphOptions) -> None:
-    allowed = {("", op) for op in NET_OPS | (RADIUS_OPS if options.radius else set())}
-    allowed.add((linf_dist.DOMAIN, linf_dist.OP))
-    in_bodies = {("", op) for op in NET_OPS | BODY_OPS}
+    radius = RADIUS_OPS if options.radius else set()
+    allowed = {("", op) for op in NET_OPS | radius | (SORT_OPS if options.form == "standard" else set())}
+    allowed |= {(linf_dist.DOMAIN, op) for op in (linf_dist.OP, sort_dist.OP)}
+    in_bodies = {("", op) for op in NET_OPS | BODY_OPS | SORT_OPS}
     known = [(node, allowed) for node in _all_nodes([model.graph])]
     known += [(node, in_bodies) for node in _all_nodes(model.functions)]
     for node, ops in known:
@@ -177,10 +180,15 @@ def _net(graph: GraphProto, form: Form, folder: Path, claimed_grid: str | None) 
         _embed(tensors[name], values)
         return values
 
-    layers = tuple(PixelLayer(array(weight), array(bias)) for weight, bias in _layer_names(graph, form))
+    layers = tuple(
+        PixelLayer(array(weight), array(bias), None if sort is None else array(sort))
+        for weight, sort, bias in _layer_names(graph, form)
+    )
     net = PixelNet(_input_shape(graph), layers, None)
     _check_layers(net)
-    return PixelNet(net.input_shape, layers, _proven_grid(net, claimed_grid))
+    proven = PixelNet(net.input_shape, layers, _proven_grid(net, claimed_grid))
+    _check_grids(graph, proven)
+    return proven
 
 
 def _embed(tensor: TensorProto, values: Floats) -> None:
@@ -189,18 +197,23 @@ def _embed(tensor: TensorProto, values: Floats) -> None:
         tensor.CopyFrom(numpy_helper.from_array(np.asarray(values), tensor.name))
 
 
-def _layer_names(graph: GraphProto, form: Form) -> list[tuple[str, str]]:
-    """Returns the names of each layer's weight and bias."""
+def _layer_names(graph: GraphProto, form: Form) -> list[tuple[str, str | None, str]]:
+    """Returns the names of each layer's weight, of its sort weights where it has some, and of its bias."""
     if form == "standard":
         nodes = [node for node in graph.node if node.op_type == "Scan"]
         if any(len(node.input) != 2 for node in nodes):
             raise GraphError("a Scan has not two inputs; expected a bias and W")
-        names = [(node.input[1], node.input[0]) for node in nodes]
+        names = [(node.input[1], sort_dist.weights_in_scan(node), node.input[0]) for node in nodes]
     else:
         nodes = [node for node in graph.node if node.domain == linf_dist.DOMAIN]
-        if any(len(node.input) != 3 for node in nodes):
+        if any(len(node.input) != 3 for node in nodes if node.op_type == linf_dist.OP):
             raise GraphError("a LinfDist node lacks an input; expected X, W and B")
-        names = [(node.input[1], node.input[2]) for node in nodes]
+        if any(len(node.input) != 4 for node in nodes if node.op_type == sort_dist.OP):
+            raise GraphError("a SortDist node lacks an input; expected X, W, C and B")
+        names = [
+            (node.input[1], node.input[2] if node.op_type == sort_dist.OP else None, node.input[-1])
+            for node in nodes
+        ]
     if not names:
         raise GraphError("has no distance layer; expected an l_inf-distance net")
     return names
@@ -228,17 +241,47 @@ def _check_layers(net: PixelNet) -> None:
             raise GraphError(
                 f"layer {index} mixes {dtype}, {layer.bias.dtype} and {net.format}; expected one format"
             )
+        if layer.sort is not None:
+            _check_sort(index, layer)
         inputs = shape[0]
     if inputs < 2:
         raise GraphError(f"has {inputs} logit; expected at least 2 classes")
 
 
+def _check_sort(index: int, layer: PixelLayer) -> None:
+    assert layer.sort is not None
+    most = min(layer.weight.shape[1], MOST_TERMS)
+    sizes, dtypes = layer.sort.shape, {layer.sort.dtype, layer.weight.dtype}
+    if len(sizes) != 1 or not 1 <= sizes[0] <= most or dtypes != {np.dtype(np.float32)}:
+        raise GraphError(
+            f"layer {index} has sort weights {layer.sort.dtype} {sizes} and a weight {layer.weight.dtype}; "
+            f"expected float32, (K,) with K from 1 to {most}"
+        )
+
+
+def _check_grids(graph: GraphProto, net: PixelNet) -> None:
+    """Compares the grids that SortDist nodes round to with that of the net."""
+    for node in graph.node:
+        found = [attribute.i for attribute in node.attribute if attribute.name == "grid"]
+        if (node.domain, node.op_type) == (linf_dist.DOMAIN, sort_dist.OP) and found != [net.grid]:
+            raise GraphError(
+                f"node {node.name!r} rounds to the grids {found} and the file claims the grid {net.grid}; "
+                "expected one: export again"
+            )
+
+
 def _proven_grid(net: PixelNet, claimed: str | None) -> int | None:
     """Returns the claimed grid if the net is exact on it, by proof from its own weights."""
-    if claimed is None or not claimed.isdecimal() or len(claimed) > 2 or int(claimed) > MAX_GRID:
-        return None
-    grid = int(claimed)
-    return None if exactness_gap(net, grid) else grid
+    reason: str | None = "the file names no grid"
+    if claimed is not None and claimed.isdecimal() and len(claimed) <= 2 and int(claimed) <= MAX_GRID:
+        reason = exactness_gap(net, int(claimed))
+    if reason is None and claimed is not None:
+        return int(claimed)
+    if net.sorts:
+        raise GraphError(
+            f"has sorted distances and is not exact: {reason}; expected a graph that linfdeploy export wrote"
+        )
+    return None
 
 
 def _departures(model: ModelProto, net: PixelNet, options: GraphOptions) -> tuple[str, ...]:
@@ -253,7 +296,8 @@ def _departures(model: ModelProto, net: PixelNet, options: GraphOptions) -> tupl
     if len(found_nodes) != len(nodes):
         departures.append(f"there are {len(found_nodes)} nodes where {len(nodes)} are written")
     if list(model.functions) != list(expected.functions):
-        departures.append("the function body of linfdeploy::LinfDist is not the one that is written")
+        kinds = "LinfDist" if not net.sorts else "LinfDist or SortDist"
+        departures.append(f"the function body of linfdeploy::{kinds} is not the one that is written")
     for part in ("input", "output"):
         if list(getattr(model.graph, part)) != list(getattr(expected.graph, part)):
             departures.append(f"the graph's {part}s are not what is written for these weights")

@@ -16,7 +16,7 @@ import torch
 
 from linfdeploy.errors import ExportError
 from linfdeploy.nets.net import LinfNet
-from linfdeploy.onnx import linf_dist
+from linfdeploy.onnx import linf_dist, sort_dist
 from linfdeploy.onnx.chain import Chain, Distance, Doubles, Normalize, Shift, Step
 
 __all__ = ["chain_from_net"]
@@ -43,13 +43,17 @@ def chain_from_net(net: LinfNet) -> Chain:
 
 def _trace(net: LinfNet) -> Any:
     linf_dist.register_schema()
+    sort_dist.register_schema()
     image = torch.zeros(2, *net.spec.input_shape)
     with _quiet_exporter():
         program = torch.onnx.export(
             net,
             (image,),
             dynamo=True,
-            custom_translation_table={torch.ops.linfdeploy.linf_dist.default: _translate},
+            custom_translation_table={
+                torch.ops.linfdeploy.linf_dist.default: _translate,
+                torch.ops.linfdeploy.sort_dist.default: _translate_sorted,
+            },
             input_names=["image"],
             output_names=["logits"],
             dynamic_shapes=({0: torch.export.Dim("N")},),
@@ -68,6 +72,15 @@ def _translate(x: Any, w: Any) -> Any:
     return domain.LinfDist(x, w, opset18.Constant(value=zeros))
 
 
+def _translate_sorted(x: Any, w: Any, c: Any) -> Any:
+    """Translates torch's `linfdeploy::sort_dist(x, w, c)`, which rounds to no grid."""
+    from onnxscript import opset18, values
+
+    zeros = onnx.numpy_helper.from_array(np.zeros(w.shape[0], np.float32))
+    domain = values.Opset(linf_dist.DOMAIN, linf_dist.DOMAIN_VERSION)
+    return domain.SortDist(x, w, c, opset18.Constant(value=zeros), grid=0)
+
+
 def _read(node: Any, shape: tuple[int, int, int], steps: list[Step]) -> None:
     first = steps[0] if len(steps) == 1 else None
     match node.domain, node.op_type:
@@ -78,6 +91,11 @@ def _read(node: Any, shape: tuple[int, int, int], steps: list[Step]) -> None:
             steps[0] = Normalize(first.mean, float(_constant(node.inputs[1])))
         case linf_dist.DOMAIN, linf_dist.OP:
             steps += [Distance(_constant(node.inputs[1])), Shift(_constant(node.inputs[2]))]
+        case linf_dist.DOMAIN, sort_dist.OP:
+            steps += [
+                Distance(_constant(node.inputs[1]), _constant(node.inputs[2])),
+                Shift(_constant(node.inputs[3])),
+            ]
         case "", "Sub":
             steps.append(Shift(-_constant(node.inputs[1])))
         case "", "Add":

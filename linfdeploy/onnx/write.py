@@ -9,10 +9,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from linfdeploy import __version__
-from linfdeploy.onnx import linf_dist
+from linfdeploy.onnx import linf_dist, sort_dist
 from linfdeploy.onnx.pixel_net import PixelNet
 from linfdeploy.onnx.radius import radius_initializers, radius_nodes, radius_outputs
 
@@ -58,13 +58,21 @@ def model_from_net(net: PixelNet, options: GraphOptions, metadata: Mapping[str, 
     model = helper.make_model(
         _graph(net, options),
         opset_imports=opsets,
-        functions=[linf_dist.function(options.opset)] if options.form == "function" else [],
+        functions=_functions(net, options),
         ir_version=helper.find_min_ir_version_for(opsets, ignore_unknown=True),
         producer_name="linfdeploy",
         producer_version=__version__,
     )
     helper.set_model_props(model, dict(metadata))
     return model
+
+
+def _functions(net: PixelNet, options: GraphOptions) -> list[FunctionProto]:
+    if options.form != "function":
+        return []
+    kinds = {layer.sort is not None for layer in net.layers}
+    written = ((False, linf_dist.function), (True, sort_dist.function))
+    return [function(options.opset) for kind, function in written if kind in kinds]
 
 
 def _graph(net: PixelNet, options: GraphOptions) -> GraphProto:
@@ -85,24 +93,34 @@ def _net_nodes(net: PixelNet, form: Form) -> list[NodeProto]:
         helper.make_node("Cast", ["image"], ["pixels"], name="cast", to=to),
         helper.make_node("Flatten", ["pixels"], ["layer0.x"], name="flatten", axis=1),
     ]
-    write = linf_dist.standard_nodes if form == "standard" else _op_nodes
     for index in range(len(net.layers)):
-        name = f"layer{index}"
         y = f"layer{index + 1}.x" if index + 1 < len(net.layers) else "distances"
-        nodes += write(f"{name}.x", f"{name}.weight", f"{name}.bias", y, name)
+        nodes += _layer_nodes(net, index, y, form)
     nodes.append(helper.make_node("Neg", ["distances"], ["logits.half" if half else "logits"], name="negate"))
     if half:
         nodes.append(helper.make_node("Cast", ["logits.half"], ["logits"], name="widen", to=TensorProto.FLOAT))
     return nodes
 
 
-def _op_nodes(x: str, w: str, b: str, y: str, name: str) -> list[NodeProto]:
-    return [linf_dist.node(x, w, b, y, name)]
+def _layer_nodes(net: PixelNet, index: int, y: str, form: Form) -> list[NodeProto]:
+    name = f"layer{index}"
+    x, w, c, b = (f"{name}.{part}" for part in ("x", "weight", "sort", "bias"))
+    if net.layers[index].sort is None:
+        return (
+            linf_dist.standard_nodes(x, w, b, y, name)
+            if form == "standard"
+            else [linf_dist.node(x, w, b, y, name)]
+        )
+    assert net.grid is not None, "sorted distances are exported in exact nets alone"
+    if form == "standard":
+        return sort_dist.standard_nodes(x, w, c, b, y, name, net.grid)
+    return [sort_dist.node(x, w, c, b, y, name, net.grid)]
 
 
 def _weights(net: PixelNet) -> list[onnx.TensorProto]:
     return [
         numpy_helper.from_array(value, f"layer{index}.{name}")
         for index, layer in enumerate(net.layers)
-        for name, value in (("weight", layer.weight), ("bias", layer.bias))
+        for name, value in (("weight", layer.weight), ("sort", layer.sort), ("bias", layer.bias))
+        if value is not None
     ]

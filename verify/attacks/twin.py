@@ -15,6 +15,7 @@ import torch
 from linfdeploy.engines.base import Images
 from linfdeploy.kernels.torch.linf_dist import linf_dist
 from linfdeploy.kernels.torch.lp_dist import lp_dist
+from linfdeploy.kernels.torch.sort_dist import sort_dist
 from linfdeploy.onnx.pixel_net import PIXEL_MAX, PixelNet
 from linfdeploy.verify.attacks.attempt import Rows
 
@@ -44,15 +45,31 @@ class Twin:
 
     def __init__(self, net: PixelNet) -> None:
         self._layers = [
-            (torch.from_numpy(layer.weight.astype(np.float32)), torch.from_numpy(layer.bias.astype(np.float32)))
+            (
+                torch.from_numpy(layer.weight.astype(np.float32)),
+                torch.from_numpy(layer.bias.astype(np.float32)),
+                None if layer.sort is None else torch.from_numpy(layer.sort.copy()),
+            )
             for layer in net.layers
         ]
+        self._steps = 2.0 ** (net.grid or 0)
 
     def logits(self, x: torch.Tensor, p: float = math.inf) -> torch.Tensor:
-        """Returns logits (N, K) in pixels for x (N, I) in pixels, at norm p."""
-        for weight, bias in self._layers:
-            x = (linf_dist(x, weight) if math.isinf(p) else lp_dist(x, weight, p)) + bias
+        """Returns logits (N, K) in pixels for x (N, I) in pixels, at norm p.
+
+        Sorted distances are what they are at every p: several inputs have a gradient already.
+        """
+        for weight, bias, sort in self._layers:
+            if sort is not None:
+                x = self._rounded(sort_dist(x, weight, sort)) + bias
+            else:
+                x = (linf_dist(x, weight) if math.isinf(p) else lp_dist(x, weight, p)) + bias
         return -x
+
+    def _rounded(self, distance: torch.Tensor) -> torch.Tensor:
+        """Rounds sorted distances to the grid, and lets gradients through."""
+        rounded = (distance.detach() * self._steps + 0.5).floor() / self._steps
+        return distance + (rounded - distance.detach())
 
     def gradient(self, x: torch.Tensor, p: float, loss: Loss) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Returns the logits (N, K) at norm p, each row's loss (N,), and its gradient, (N, I).

@@ -71,6 +71,11 @@ def edge_model(path: Path, target: str) -> EdgeModel:
     graph = read_graph(path)
     if graph.departures:
         raise EngineError(f"{path}: {graph.departures[0]}; expected a graph as exported: export it again")
+    if graph.net.sorts:
+        raise EngineError(
+            f"{path} has sorted distances (SortDist), which TensorRT has no plugin for yet; expected LinfDist "
+            "alone: build it with --backend onnxruntime"
+        )
     goal = TARGETS[target]
     if graph.options.form == "function" and goal.prefers_functions:
         raise EngineError(

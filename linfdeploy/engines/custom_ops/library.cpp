@@ -7,6 +7,7 @@
 
 #include "linf_dist_conv_op.h"
 #include "linf_dist_op.h"
+#include "sort_dist_op.h"
 
 namespace linf::ort {
 namespace {
@@ -17,7 +18,7 @@ class Library {
   Library(const OrtApi& api, const OrtApi* entries_api)
       : api_(api),
         tables_{table<LinfDist<float>>(api, entries_api), table<LinfDist<uint16_t>>(api, entries_api),
-                table<LinfDistConv>(api, entries_api)} {
+                table<LinfDistConv>(api, entries_api), table<SortDist>(api, entries_api)} {
     check(api_.CreateCustomOpDomain("linfdeploy", &domain_));
     for (const Table& one : tables_) check(api_.CustomOpDomain_Add(domain_, &one));
   }
@@ -29,7 +30,7 @@ class Library {
 
  private:
   const OrtApi& api_;
-  const Table tables_[3];
+  const Table tables_[4];
   OrtCustomOpDomain* domain_ = nullptr;
 };
 

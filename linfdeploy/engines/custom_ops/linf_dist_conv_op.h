@@ -11,6 +11,7 @@ namespace linf::ort {
 class LinfDistConv {
  public:
   static constexpr const char* kName = "LinfDistConv";
+  static constexpr size_t kInputs = 3;
   static constexpr ONNXTensorElementDataType kType = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
 
   LinfDistConv(const OrtApi& api, const OrtKernelInfo* info, int threads);

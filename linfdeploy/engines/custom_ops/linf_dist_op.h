@@ -19,6 +19,7 @@ template <typename T>
 class LinfDist {
  public:
   static constexpr const char* kName = "LinfDist";
+  static constexpr size_t kInputs = 3;
   static constexpr ONNXTensorElementDataType kType =
       sizeof(T) == 4 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
 

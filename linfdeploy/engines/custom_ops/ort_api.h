@@ -109,7 +109,7 @@ Extents extents_of(const OrtApi& api, const OrtShapeInferContext* context, size_
 void infer_output(const OrtApi& api, OrtShapeInferContext* context, const Extents& extents);
 
 // What ONNX Runtime asks of an operator `Op`, which provides
-//   kName, kType                              its name, and the type of all its inputs and its output
+//   kName, kInputs, kType                     its name, and the number and type of its inputs; of one output
 //   Op(api, info, threads)                    one for each node; throws std::invalid_argument
 //   compute(context)                          may be called from several threads at once
 //   static infer(api, context)                the output's shape, where it is known before anything runs
@@ -126,7 +126,7 @@ Table table(const OrtApi& api, const OrtApi* entries_api) {
   t.version = kApiVersion;
   t.GetName = [](const OrtCustomOp*) { return Op::kName; };
   t.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
-  t.GetInputTypeCount = [](const OrtCustomOp*) -> size_t { return 3; };
+  t.GetInputTypeCount = [](const OrtCustomOp*) -> size_t { return Op::kInputs; };
   t.GetInputType = [](const OrtCustomOp*, size_t) { return Op::kType; };
   t.GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
   t.GetOutputType = [](const OrtCustomOp*, size_t) { return Op::kType; };

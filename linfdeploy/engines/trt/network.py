@@ -13,12 +13,25 @@ from linfdeploy.errors import EngineError
 from linfdeploy.onnx import linf_dist
 from linfdeploy.onnx.read import DeployedGraph
 
-__all__ = ["check_attributes", "op_nodes", "parse_network", "plugin_layers"]
+__all__ = ["check_attributes", "check_layers", "op_nodes", "parse_network", "plugin_layers"]
 
 
 def op_nodes(graph: DeployedGraph) -> list[str]:
     """Returns the names of the graph's nodes that are operators of ours."""
     return [node.name for node in graph.model.graph.node if node.domain == linf_dist.DOMAIN]
+
+
+def check_layers(graph: DeployedGraph) -> None:
+    """Checks that there are kernels for every layer.
+
+    Raises:
+        EngineError: There are sorted distances: there is no plugin, and their function was never tried there.
+    """
+    if graph.net.sorts:
+        raise EngineError(
+            "the graph has sorted distances (SortDist), which TensorRT has no plugin for yet; expected LinfDist "
+            "alone: build it with --backend onnxruntime"
+        )
 
 
 def parse_network(

@@ -42,11 +42,13 @@ def fold_normalization(chain: Chain) -> Chain:
     unit = PIXEL_MAX * normalize.std
     if not 0 < unit < math.inf:
         raise ExportError(f"std is {normalize.std:g} in float32; expected a finite positive number: train again")
-    steps: list[Step] = [Distance(PIXEL_MAX * normalize.mean + unit * first.weight)]
+    steps: list[Step] = [Distance(PIXEL_MAX * normalize.mean + unit * first.weight, first.sort)]
     for step in rest:
         if isinstance(step, Normalize):
             raise ExportError("the net normalises its input twice; expected once, at the start")
-        steps.append(Distance(unit * step.weight) if isinstance(step, Distance) else Shift(unit * step.offset))
+        steps.append(
+            Distance(unit * step.weight, step.sort) if isinstance(step, Distance) else Shift(unit * step.offset)
+        )
     return Chain(chain.input_shape, tuple(steps))
 
 

@@ -19,6 +19,8 @@ from fractions import Fraction
 import numpy as np
 
 from linfdeploy.errors import ExportError
+from linfdeploy.onnx.chain import Doubles
+from linfdeploy.onnx.passes.sort_weights import MOST_TERMS, bits_of_weights
 from linfdeploy.onnx.pixel_net import EXACT_BITS, MAX_GRID, PIXEL_MAX, PixelLayer, PixelNet, on_grid
 
 __all__ = [
@@ -32,16 +34,18 @@ __all__ = [
     "value_ranges",
 ]
 
-# Covers the float64 roundings of one layer's bounds, each 2^-53 of values that are summed twice.
-SLACK = 1.0 + 2.0**-48
+# Covers the float64 roundings of one layer's bounds, each 2^-53 of values that are summed twice, or of the few
+# dozen terms of a sorted distance.
+SLACK = 1.0 + 2.0**-46
 
 
 @dataclass(frozen=True)
 class LayerRange:
-    """Proven magnitudes of one layer, in pixels: inputs, weights, distances, biases, outputs."""
+    """Proven magnitudes of one layer, in pixels: inputs, weights, differences, distances, biases, outputs."""
 
     input: float
     weight: float
+    difference: float
     distance: float
     bias: float
     output: float
@@ -53,12 +57,17 @@ def value_ranges(net: PixelNet) -> tuple[LayerRange, ...]:
     ranges = []
     for layer in net.layers:
         weight, bias = layer.weight.astype(np.float64), layer.bias.astype(np.float64)
-        farthest = np.maximum(np.abs(lower - weight), np.abs(upper - weight)).max(1) * SLACK
-        nearest = np.maximum(np.maximum(lower - weight, weight - upper).max(1), 0.0) / SLACK
+        far = np.maximum(np.abs(lower - weight), np.abs(upper - weight))
+        near = np.maximum(np.maximum(lower - weight, weight - upper), 0.0)
+        farthest, nearest = _distances(far, layer.sort) * SLACK, _distances(near, layer.sort) / SLACK
+        if layer.sort is not None and net.grid is not None:
+            # What is rounded to the grid moves by half a step.
+            farthest, nearest = farthest + 2.0**-net.grid, np.maximum(nearest - 2.0**-net.grid, 0.0)
         ranges.append(
             LayerRange(
                 input=float(max(np.abs(lower).max(), np.abs(upper).max())),
                 weight=float(np.abs(weight).max()),
+                difference=float(far.max()) * SLACK,
                 distance=float(farthest.max()),
                 bias=float(np.abs(bias).max()),
                 output=float(np.maximum(np.abs(nearest + bias), np.abs(farthest + bias)).max() * SLACK),
@@ -78,12 +87,39 @@ def exactness_gap(net: PixelNet, grid: int) -> str | None:
         if layer.weight.dtype != np.float32 or not _layer_on_grid(layer, grid):
             return f"layer {index} has weights or biases off the grid of 2^-{grid} pixel in float32"
     limit = 2.0 ** (EXACT_BITS - grid)
-    reach = _largest_partial_sum(value_ranges(net))
+    ranges = value_ranges(net)
+    if reason := _sorting_gap(net, ranges, grid):
+        return reason
+    reach = _largest_partial_sum(ranges)
     if reach >= limit:
         return (
             f"values reach {reach:.6g} pixels where the grid of 2^-{grid} allows {limit:g}: "
             f"use {_coarser_grid(reach, len(net.layers))}--precision fp32"
         )
+    return None
+
+
+def _sorting_gap(net: PixelNet, ranges: Sequence[LayerRange], grid: int) -> str | None:
+    """Says why a weighted sum may round, or is not 1-Lipschitz; None proves that it is exact and convex.
+
+    Products and partial sums, in any order, are multiples of `2^-(grid + m)` up to the largest difference, and so
+    is what is added before rounding down, half a step of the grid.
+    """
+    for index, (layer, reach) in enumerate(zip(net.layers, ranges, strict=True)):
+        if layer.sort is None:
+            continue
+        if net.grid not in {None, grid}:
+            return f"layer {index} rounds to multiples of 2^-{net.grid} pixel in a net of grid {grid}"
+        terms, most = len(layer.sort), min(layer.weight.shape[1], MOST_TERMS)
+        if not 1 <= terms <= most or (layer.sort < 0).any() or math.fsum(layer.sort.tolist()) != 1:
+            return f"layer {index} has {terms} sort weights; expected 1 to {most}, not negative, with the sum 1"
+        bits = bits_of_weights(layer)
+        limit = 2.0 ** (EXACT_BITS - grid - bits)
+        if reach.difference * SLACK + 2.0**-grid >= limit:
+            return (
+                f"differences reach {reach.difference:.6g} pixels in layer {index} where weights of 2^-{bits} and "
+                f"the grid of 2^-{grid} allow {limit:g}: use a smaller --grid"
+            )
     return None
 
 
@@ -99,6 +135,8 @@ def check_exact(net: PixelNet, grid: int) -> None:
 
 def never_rounds(net: PixelNet) -> bool:
     """Proves that no operation rounds or flushes in the net's own format, in any association, or returns False."""
+    if net.sorts:
+        return net.grid is not None and exactness_gap(net, net.grid) is None
     info = np.finfo(net.format)
     reach = _largest_partial_sum(value_ranges(net))
     if not reach < float(info.max) / 2:
@@ -139,11 +177,27 @@ def rounding_error(net: PixelNet, ranges: Sequence[LayerRange]) -> Fraction:
     unit = Fraction(float(info.eps)) / 2 * (1 + Fraction(1, 2**10))
     flush = Fraction(float(info.smallest_normal))
     distance, bias, error = Fraction(PIXEL_MAX), Fraction(0), Fraction(0)
-    for layer in ranges:
+    for layer, of_net in zip(ranges, net.layers, strict=True):
         largest = distance + error + bias + Fraction(layer.weight)
         error += unit * (2 + unit) * largest + 3 * flush
+        if of_net.sort is not None:
+            # K products, K - 1 sums and the weights themselves are each rounded once, and sum to 1 but for that.
+            error += unit * (2 * len(of_net.sort) + 4) * (Fraction(layer.difference) + error)
+            error += len(of_net.sort) * flush
+            if net.grid is not None:
+                # Another sum goes to another multiple: each is within half a step of what it was.
+                error += Fraction(1, 2 ** (net.grid + 1))
         distance, bias = Fraction(layer.distance), Fraction(layer.bias)
     return error + unit * (distance + error + bias) + flush
+
+
+def _distances(differences: Doubles, sort: Doubles | None) -> Doubles:
+    """Returns each row's distance, (O,), from its differences (O, I), which are not negative."""
+    if sort is None:
+        return differences.max(1)
+    largest = -np.sort(-np.partition(differences, -len(sort), axis=1)[:, -len(sort) :], axis=1)
+    distances: Doubles = largest @ sort.astype(np.float64)
+    return distances
 
 
 def _largest_partial_sum(ranges: Sequence[LayerRange]) -> float:

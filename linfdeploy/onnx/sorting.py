@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nets with sorted distances on their way to the deployed one: weights and grid share the bits of a float32.
+
+A weighted sum of multiples of `2^-k` with weights of `2^-m` is exact in float32, in any order, where the
+differences stay below `2^(24 - k - m)`. So the ranges of the net decide on k + m, which is shared out evenly, the
+odd bit to the weights.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+
+from linfdeploy.errors import ExportError
+from linfdeploy.onnx.chain import Chain, Distance, Doubles
+from linfdeploy.onnx.passes.fold import fold_normalization, fold_shifts
+from linfdeploy.onnx.passes.ranges import check_exact, value_ranges
+from linfdeploy.onnx.passes.round import round_layers
+from linfdeploy.onnx.passes.sort_weights import FEWEST_BITS, dyadic_weights, spare_bits
+from linfdeploy.onnx.pixel_net import PixelNet, Precision
+
+__all__ = ["real_net_from_chain", "sorting_net_from_chain"]
+
+
+def sorting_net_from_chain(chain: Chain, precision: Precision, grid: int | None) -> PixelNet:
+    """Rounds a net with sorted distances to the exact one that is deployed.
+
+    Args:
+        chain: As it was traced.
+        precision: `exact`.
+        grid: k of the grid; None: half of the bits that the ranges leave.
+
+    Raises:
+        ExportError: Another precision, or values too large for the grid; the numbers say why.
+    """
+    if precision != "exact":
+        raise ExportError(
+            f"the net has sorted distances, whose sums would depend on their order in {precision}; expected "
+            f"--precision exact (of {', '.join(get_args(Precision))}), where nothing rounds but what is said"
+        )
+    reach = _reach(chain)
+    spare = spare_bits(reach)
+    chosen = spare // 2 if grid is None else grid
+    if chosen < 0 or spare - chosen < FEWEST_BITS:
+        raise ExportError(
+            f"differences reach {reach:.6g} pixels, which leaves {spare} of 24 bits to the grid and the weights "
+            f"of sorted distances; expected at least {FEWEST_BITS} for the weights: "
+            + (f"use --grid {spare - FEWEST_BITS}" if spare >= FEWEST_BITS else "check the checkpoint")
+        )
+    net = _rounded(
+        chain, "exact", chosen, [None if c is None else dyadic_weights(c, spare - chosen) for c in _sorts(chain)]
+    )
+    check_exact(net, chosen)
+    return net
+
+
+def real_net_from_chain(chain: Chain) -> PixelNet:
+    """Returns the net in float32, which is what a checkpoint is judged by and not what is deployed."""
+    return _rounded(
+        chain, "fp32", None, [None if c is None else (c / c.sum()).astype(np.float32) for c in _sorts(chain)]
+    )
+
+
+def _rounded(chain: Chain, precision: Precision, grid: int | None, sorts: list[Doubles | None]) -> PixelNet:
+    layers = round_layers(fold_shifts(fold_normalization(chain)), precision, 0 if grid is None else grid)
+    sorted_layers = (replace(layer, sort=sort) for layer, sort in zip(layers, sorts, strict=True))
+    return PixelNet(chain.input_shape, tuple(sorted_layers), grid)
+
+
+def _sorts(chain: Chain) -> list[Doubles | None]:
+    return [step.sort for step in chain.steps if isinstance(step, Distance)]
+
+
+def _reach(chain: Chain) -> float:
+    """Bounds every difference, and half a step more, however finely the net is rounded."""
+    net = replace(real_net_from_chain(chain), grid=0)
+    largest = max(layer.difference for layer in value_ranges(net))
+    # Rounding to a coarse grid moves constants by half a pixel each at most: two a layer, and the distance one.
+    return largest + 2.0 * len(net.layers) + math.ulp(largest)
