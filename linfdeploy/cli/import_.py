@@ -35,9 +35,21 @@ REPOSITORIES = ("L_inf-dist-net", "L_inf-dist-net-v2", "SortNet")
 )
 @click.option("--std", metavar="S", help="What the input is divided by, one number for all channels.")
 @click.option("--input-shape", metavar="C,H,W", help="Of an image.")
+@click.option(
+    "--keep",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="SortNet: the chance of an input to be kept, which its code calls dropout.  [default: the log's]",
+)
 @click.option("--eps", help="The radius that the net was made for, as 8/255, 0.3 or 8px; for the record.")
-def command(model: Path, checkpoint: Path, log: Path | None, repository: str | None, **said: str | None) -> None:
-    """Writes MODEL, a checkpoint of L_inf-dist-net or L_inf-dist-net-v2, as our CHECKPOINT.
+def command(
+    model: Path,
+    checkpoint: Path,
+    log: Path | None,
+    repository: str | None,
+    keep: float | None,
+    **said: str | None,
+) -> None:
+    """Writes MODEL, a checkpoint of L_inf-dist-net, L_inf-dist-net-v2 or SortNet, as our CHECKPOINT.
 
     Nothing in MODEL is executed. What it does not say comes from the run's log or from the options.
     """
@@ -49,7 +61,7 @@ def command(model: Path, checkpoint: Path, log: Path | None, repository: str | N
 
     if said["eps"] is not None:
         parse_eps(said["eps"])
-    request = ImportRequest(model, log, repository, _input_options(**said), said["eps"])
+    request = ImportRequest(model, log, repository, _input_options(**said), said["eps"], keep)
     click.echo(f"wrote {checkpoint}: {import_checkpoint(request, checkpoint).words}")
 
 

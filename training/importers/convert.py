@@ -14,7 +14,7 @@ from linfdeploy import __version__
 from linfdeploy.errors import CheckpointError, InputError
 from linfdeploy.nets.checkpoint import net_from_state, save_checkpoint
 from linfdeploy.nets.net import LinfNet
-from linfdeploy.nets.spec import LinfDistSpec, NetSpec
+from linfdeploy.nets.spec import LayerSpec, LinfDistSpec, NetSpec, SortDistSpec
 from linfdeploy.training.importers import linf_dist_net, linf_dist_net_v2, sortnet
 from linfdeploy.training.importers.archive import Source, read_source
 from linfdeploy.training.importers.inputs import Input, InputOptions, input_of
@@ -24,7 +24,7 @@ from linfdeploy.training.importers.run_log import NAME, RunLog, read_run_log
 __all__ = ["REPOSITORIES", "ImportRequest", "Imported", "import_checkpoint"]
 
 REPOSITORIES = (linf_dist_net.REPOSITORY, linf_dist_net_v2.REPOSITORY, sortnet.REPOSITORY)
-PURE = "MLP of L_inf-dist-net or MLPModel of L_inf-dist-net-v2"
+PURE = "MLP of L_inf-dist-net, MLPModel of L_inf-dist-net-v2 or SortMLPModel of SortNet"
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class ImportRequest:
         repository: One of `REPOSITORIES`, or None: what the file and the log say.
         input: What the user says of the net's input.
         eps: The radius that the net was made for, as text, or None: what the log says.
+        keep: The chance of an input to be kept by SortNet's subsets, or None: what the log says.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class ImportRequest:
     repository: str | None = None
     input: InputOptions = field(default_factory=InputOptions)
     eps: str | None = None
+    keep: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +74,7 @@ def import_checkpoint(request: ImportRequest, out: Path) -> Imported:
     source = read_source(request.path)
     log = _log_of(request)
     try:
-        found = _recognised(source, log, request.repository)
+        found = _recognised(source, log, request)
         layers = _supported(found)
         if log is not None:
             _check_log(layers, found, log)
@@ -94,8 +96,9 @@ def _log_of(request: ImportRequest) -> RunLog | None:
     return read_run_log(request.log or beside)
 
 
-def _recognised(source: Source, log: RunLog | None, stated: str | None) -> Found:
-    evidence = Evidence("optimizer" in source.fields, log.model.name if log else None, stated)
+def _recognised(source: Source, log: RunLog | None, request: ImportRequest) -> Found:
+    stated, keep = request.repository, sortnet.keep_of(request.keep, log)
+    evidence = Evidence("optimizer" in source.fields, log.model.name if log else None, stated, keep)
     found = linf_dist_net.recognise(source.state) or linf_dist_net_v2.recognise(source.state, evidence)
     if found is None:
         names = sorted(source.state)[:5]
@@ -112,7 +115,7 @@ def _supported(found: Found) -> tuple[Layer, ...]:
     if found.layers is None:
         raise CheckpointError(
             f"it holds {found.model} of {found.repository}, {found.parts}, which is not supported yet; expected "
-            f"{PURE}, which has l_inf-distance layers alone"
+            f"{PURE}, which has distance layers alone"
         )
     return found.layers
 
@@ -136,16 +139,15 @@ def _check_log(layers: tuple[Layer, ...], found: Found, log: RunLog) -> None:
 
 
 def _spec(layers: tuple[Layer, ...], taken: Input) -> NetSpec:
-    specs = (
-        LinfDistSpec(
-            inputs=layer.weight.shape[1],
-            outputs=layer.weight.shape[0],
-            mean_shift=layer.mean is not None,
-            bias=layer.bias is not None,
-        )
-        for layer in layers
-    )
-    return NetSpec(taken.shape, taken.mean, taken.std, tuple(specs))
+    return NetSpec(taken.shape, taken.mean, taken.std, tuple(map(_layer_spec, layers)))
+
+
+def _layer_spec(layer: Layer) -> LayerSpec:
+    outputs, inputs = layer.weight.shape
+    parts = inputs, outputs, layer.mean is not None, layer.bias is not None
+    if layer.keep == 1:
+        return LinfDistSpec(*parts)
+    return SortDistSpec(*parts, keep=layer.keep, terms=min(inputs, sortnet.TERMS))
 
 
 def _state(layers: tuple[Layer, ...]) -> Mapping[str, torch.Tensor]:
@@ -168,12 +170,17 @@ def _provenance(
             "repository": found.repository,
             "model": found.model,
             "scale": found.scale,
+            **({} if (keep := _keep(found)) is None else {"keep": keep}),
         },
         "dataset": taken.dataset,
         "eps": eps or (None if logged.get("eps_test") == "None" else logged.get("eps_test")),
         "log": {"sha256": log.sha256, "arguments": dict(log.arguments)} if log else None,
         "versions": {"linfdeploy": __version__, "torch": str(torch.__version__)},
     }
+
+
+def _keep(found: Found) -> float | None:
+    return next((layer.keep for layer in found.layers or () if layer.keep != 1), None)
 
 
 def _words(found: Found, taken: Input) -> str:

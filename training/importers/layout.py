@@ -23,26 +23,30 @@ class Evidence:
         has_optimizer: Whether the optimizer's state was saved with it.
         logged_model: The class that the run's log names, or None.
         stated: The repository that the user names, or None.
+        keep: The chance of an input to be in a subset of a sort neuron, or None: nobody says.
     """
 
     has_optimizer: bool
     logged_model: str | None
     stated: str | None
+    keep: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """An l_inf-distance layer.
+    """An l_inf-distance layer, or one of sort neurons.
 
     Attributes:
         weight: (O, I) float32.
         mean: (O,) float32, the running mean that is subtracted, or None.
         bias: (O,) float32, or None.
+        keep: Of sort neurons, the chance of an input to be in a subset; 1 without them.
     """
 
     weight: torch.Tensor
     mean: torch.Tensor | None
     bias: torch.Tensor | None
+    keep: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)

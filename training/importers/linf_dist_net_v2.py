@@ -20,7 +20,7 @@ from linfdeploy.training.importers.layout import (
     size,
 )
 from linfdeploy.training.importers.sortnet import REPOSITORY as SORTNET
-from linfdeploy.training.importers.sortnet import hybrid_of, sorts
+from linfdeploy.training.importers.sortnet import hybrid_of, sorting, sorts
 
 __all__ = ["REPOSITORY", "recognise"]
 
@@ -47,12 +47,11 @@ def recognise(state: State, evidence: Evidence) -> Found | None:
         f"fc_dist.{depth - 1}", ("weight", "bias")
     )
     check_names(state, names | scaled, f"MLPModel of {REPOSITORY} or SortMLPModel of {SORTNET}")
-    if sorts(evidence):
-        return Found(
-            SORTNET, "SortMLPModel", f"an l_inf-distance layer and {counted(depth - 1, 'sort-neuron layer')}"
-        )
     hidden = [layer(state, f"fc_dist.{index}", MEAN, 2) for index in range(depth - 1)]
     layers = (*hidden, layer(state, f"fc_dist.{depth - 1}", None, 2))
+    if sorts(evidence):
+        parts = f"an l_inf-distance layer and {counted(depth - 1, 'sort-neuron layer')}"
+        return Found(SORTNET, "SortMLPModel", parts, sorting(layers, evidence), _scale(state))
     return Found(REPOSITORY, "MLPModel", counted(depth, "l_inf-distance layer"), layers, _scale(state))
 
 

@@ -8,12 +8,20 @@ weights that are not in the file: taking one for the other would silently make a
 
 from __future__ import annotations
 
-from linfdeploy.errors import CheckpointError
-from linfdeploy.training.importers.layout import Evidence, Found, State, counted, size
+from collections.abc import Sequence
+from dataclasses import replace
 
-__all__ = ["REPOSITORY", "hybrid_of", "sorts"]
+from linfdeploy.errors import CheckpointError, InputError, brief
+from linfdeploy.training.importers.layout import Evidence, Found, Layer, State, counted, size
+from linfdeploy.training.importers.run_log import RunLog
+
+__all__ = ["REPOSITORY", "TERMS", "hybrid_of", "keep_of", "sorting", "sorts"]
 
 REPOSITORY = "SortNet"
+TERMS = 10
+"""The most differences that a sort neuron weighs; it stands in that code alone."""
+# What its models take where the run does not say; the code calls the chance to be kept `dropout`.
+DEFAULT_KEEP = 0.7
 # The "2x" nets put a patch of the image at four places through the same layers.
 PLACES = 4
 
@@ -43,6 +51,49 @@ def sorts(evidence: Evidence) -> bool:
         )
         raise CheckpointError(f"its origin is contradictory: {told}; expected one: mend --repository or --log")
     return all(signs.values())
+
+
+def keep_of(stated: float | None, log: RunLog | None) -> float | None:
+    """Returns the chance of an input to be kept, which no file holds; None where nobody says it.
+
+    Args:
+        stated: What the user says.
+        log: The run's log, or None.
+
+    Raises:
+        InputError: The log says something else than the user, or no chance.
+    """
+    if log is None or not log.model.name.startswith("Sort"):
+        return stated
+    text = log.model.arguments.get("dropout", str(DEFAULT_KEEP))
+    try:
+        # Without subsets the neuron is the ordinary one.
+        logged = 1.0 if text == "None" else float(text)
+    except ValueError:
+        logged = 0.0
+    if not 0 < logged <= 1:
+        raise InputError(f"{log.path}: its dropout is {brief(text)}; expected a chance above 0 and at most 1")
+    if stated is not None and stated != logged:
+        raise InputError(
+            f"--keep is {stated} but the run's log says dropout={text}, which is the chance to be kept; expected "
+            "the same: leave the option out, or name the right log with --log"
+        )
+    return logged
+
+
+def sorting(layers: Sequence[Layer], evidence: Evidence) -> tuple[Layer, ...]:
+    """Returns the layers of a net of this repository: all but the first have sort neurons.
+
+    Raises:
+        CheckpointError: Nothing says with which weights.
+    """
+    if evidence.keep is None:
+        raise CheckpointError(
+            "nothing says with which chance its sort neurons keep an input; expected the dropout of the model in "
+            "the run's log.txt beside it, or --keep"
+        )
+    first, *others = layers
+    return first, *(replace(layer, keep=evidence.keep) for layer in others)
 
 
 def hybrid_of(state: State, depth: int, head: str) -> Found:
