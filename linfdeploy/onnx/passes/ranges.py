@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+import numpy.typing as npt
 
 from linfdeploy.errors import ExportError
 from linfdeploy.onnx.chain import Doubles
@@ -191,10 +192,10 @@ def rounding_error(net: PixelNet, ranges: Sequence[LayerRange]) -> Fraction:
     return error + unit * (distance + error + bias) + flush
 
 
-def _distances(differences: Doubles, sort: Doubles | None) -> Doubles:
+def _distances(differences: Doubles, sort: npt.NDArray[np.float32] | None) -> Doubles:
     """Returns each row's distance, (O,), from its differences (O, I), which are not negative."""
     if sort is None:
-        return differences.max(1)
+        return np.asarray(differences.max(1))
     largest = -np.sort(-np.partition(differences, -len(sort), axis=1)[:, -len(sort) :], axis=1)
     distances: Doubles = largest @ sort.astype(np.float64)
     return distances

@@ -29,10 +29,11 @@ def round_layers(
     Raises:
         ExportError: A value is beyond the format's range.
     """
-    return tuple(
-        PixelLayer(*(_rounded(values, precision, grid, f"layer {index}") for values in pair))
+    rounded = (
+        (_rounded(values, precision, grid, f"layer {index}") for values in pair)
         for index, pair in enumerate(layers)
     )
+    return tuple(PixelLayer(weight, bias) for weight, bias in rounded)
 
 
 def _rounded(

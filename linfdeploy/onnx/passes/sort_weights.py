@@ -38,7 +38,8 @@ def dyadic_weights(weights: Doubles, bits: int) -> npt.NDArray[np.float32]:
     missing = round(2**bits - float(whole.sum()))
     # Of equal remainders the first; there are never more missing than weights.
     whole[np.argsort(whole - scaled, kind="stable")[:missing]] += 1
-    return (whole / 2.0**bits).astype(np.float32)
+    rounded: npt.NDArray[np.float32] = (whole / 2.0**bits).astype(np.float32)
+    return rounded
 
 
 def bits_of_weights(layer: PixelLayer) -> int:

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of sorted distances: each layer is the norm over what it keeps, whatever is left out in front of it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import oracles
+import pytest
+import torch
+
+from linfdeploy.errors import CheckpointError, KernelError
+from linfdeploy.kernels.sort_dist import MOST_TERMS as KERNELS_MOST
+from linfdeploy.nets.layer_specs import MOST_TERMS, SortDistSpec
+from linfdeploy.nets.net import LinfNet
+from linfdeploy.nets.spec import NetSpec
+from linfdeploy.nets.subsets import SUB_BATCH, draw_subsets, features_of_subsets
+from linfdeploy.training.running_means import renew_running_means
+
+BATCH = 2 * SUB_BATCH + 5
+
+
+def make(keep: float = 0.6) -> LinfNet:
+    torch.manual_seed(0)
+    return LinfNet(NetSpec.mlp((1, 4, 4), (0.1,), 0.3, (12, 10), 4).sorting(keep, 10))
+
+
+def test_subsets_have_one_size_and_come_from_the_generator() -> None:
+    net = make()
+    first, again = (draw_subsets(net.distances, BATCH, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert first[0] is None
+    for kept, same, layer in zip(first[1:], again[1:], net.distances[1:], strict=True):
+        assert kept is not None
+        assert same is not None
+        assert torch.equal(kept, same)
+        assert len(kept) == 3
+        assert (kept.diff(dim=1) > 0).all()
+        assert int(kept.max()) < layer.weight.shape[1]
+    sizes = [draw_subsets(net.distances, 1, torch.Generator().manual_seed(s))[1].shape[1] for s in range(400)]  # type: ignore[union-attr]
+    # Binomial(12, 0.6): mean 7.2, of 400 draws within 5 standard errors.
+    assert abs(np.mean(sizes) - 7.2) < 5 * math.sqrt(12 * 0.6 * 0.4 / 400)
+
+
+@pytest.mark.parametrize("p", [8.0, math.inf])
+def test_layers_in_training_are_norms_over_what_is_kept(p: float) -> None:
+    net, x = make(), torch.randn(BATCH, 16)
+    net.set_p(p)
+    subsets = draw_subsets(net.distances, BATCH, torch.Generator().manual_seed(3))
+    found = features_of_subsets(net.distances, x, subsets)
+    y = x.double()
+    for layer, inputs, outputs in zip(net.distances, subsets, [*subsets[1:], None], strict=True):
+        mask = torch.ones(BATCH, layer.weight.shape[1], dtype=torch.bool)
+        shown = torch.ones(BATCH, layer.weight.shape[0], dtype=torch.bool)
+        for n in range(BATCH):
+            if inputs is not None:
+                mask[n] = torch.zeros_like(mask[n]).scatter(0, inputs[n // SUB_BATCH], True)
+            if outputs is not None:
+                shown[n] = torch.zeros_like(shown[n]).scatter(0, outputs[n // SUB_BATCH], True)
+        d = (y[:, None] - layer.weight.double()).abs() * mask[:, None]
+        y = d.amax(-1) if math.isinf(p) else (d**p).sum(-1) ** (1 / p)
+        if layer.mean_shift is not None:
+            counts = shown.sum(0)
+            mean = (y * shown).sum(0) / counts.clamp(min=1)
+            y = y - mean
+            torch.testing.assert_close(layer.mean_shift.running_mean.double(), 0.1 * mean, atol=1e-5, rtol=0)
+        y = y if layer.bias is None else y + layer.bias
+    torch.testing.assert_close(found.double(), y, atol=1e-4, rtol=0)
+
+
+def test_a_net_trains_on_subsets_and_is_evaluated_as_the_sorted_sum() -> None:
+    net, images = make(), torch.rand(BATCH, 1, 4, 4)
+    net.generator = torch.Generator().manual_seed(4)
+    net(images).sum().backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    net.eval()
+    layer = net.distances[1]
+    x = torch.randn(3, 12)
+    c = np.float32(SortDistSpec(12, 10, True, False, 0.6, 10).weights)
+    expected = oracles.sort_dist(x.numpy(), layer.weight.detach().numpy(), c)
+    np.testing.assert_array_equal(layer.distance(x).detach().numpy(), expected)
+    net.set_p(8.0)
+    with pytest.raises(KernelError, match=r"^sort_dist: p is 8\.0; expected p = inf outside training"):
+        net(images)
+
+
+def test_running_means_are_those_of_the_net_as_it_is_evaluated() -> None:
+    net, batches = make(), [(torch.rand(6, 1, 4, 4), torch.zeros(6)) for _ in range(2)]
+    renew_running_means(net, batches)
+    first, second = net.distances[0], net.distances[1]
+    assert first.mean_shift is not None
+    assert second.mean_shift is not None
+    before, means = [], []
+    for images, _ in batches:
+        y = first.distance(net.normalize(images)).detach()
+        before.append(y.mean(0))
+        means.append(second.distance(y - y.mean(0)).detach().mean(0))
+    torch.testing.assert_close(first.mean_shift.running_mean, sum(before) / 2)
+    torch.testing.assert_close(second.mean_shift.running_mean, sum(means) / 2)
+    assert not net.training
+
+
+def test_the_weights_are_the_papers() -> None:
+    weights = SortDistSpec(20, 3, True, False, 0.75, 10).weights
+    expected = [0.75 * 0.25**k / (1 - 0.25**10) for k in range(10)]
+    np.testing.assert_allclose(weights, expected, rtol=1e-14)
+    assert SortDistSpec(20, 3, True, False, 1.0, 3).weights == (1, 0, 0)
+    assert MOST_TERMS == KERNELS_MOST
+
+
+@pytest.mark.parametrize(
+    ("keep", "terms", "message"),
+    [
+        (0.0, 3, "keep is 0.0; expected a chance above 0 and at most 1"),
+        (float("nan"), 3, "keep is nan; expected a chance above 0 and at most 1"),
+        (0.5, 7, "terms is 7 for 6 inputs; expected 1 to the number of inputs, and at most 32"),
+    ],
+)
+def test_a_spec_without_weights_is_refused(keep: float, terms: int, message: str) -> None:
+    with pytest.raises(CheckpointError) as error:
+        SortDistSpec(6, 3, True, False, keep, terms)
+    assert str(error.value) == message
