@@ -47,7 +47,10 @@ PUBLIC = {
     "linfdeploy.engines.bundle": [],
     "linfdeploy.engines.custom_ops": [],
     "linfdeploy.engines.trt": [],
-    "linfdeploy.kernels": ["linf_dist", "linf_dist_argmax", "linf_dist_bounds", "linf_dist_conv", "lp_dist"],
+    "linfdeploy.kernels": [
+        *("linf_dist", "linf_dist_argmax", "linf_dist_bounds", "linf_dist_conv", "lp_dist"),
+        *("sort_dist", "sort_dist_argtop", "sort_dist_bounds"),
+    ],
     "linfdeploy.kernels.cuda": [],
     "linfdeploy.kernels.torch": [],
     "linfdeploy.nets": [],

@@ -19,27 +19,30 @@ __all__ = ["PlainEngine", "check_evaluator"]
 class PlainEngine(ReferenceEngine):
     """As ReferenceEngine, by the definition of each operation."""
 
-    def distance(self, x: Logits, w: Logits, sort: Logits | None = None) -> Logits:
+    def distance(self, x: Logits, w: Logits) -> Logits:
         """Returns the distances of rows, (N, O) float32, one row at a time."""
-        return np.stack([self._combined(np.abs(row - w), sort) for row in x])
+        return np.stack([np.abs(row - w).max(1) for row in x])
 
-    def distance_bounds(
-        self, lower: Logits, upper: Logits, w: Logits, sort: Logits | None = None
-    ) -> tuple[Logits, Logits]:
+    def distance_bounds(self, lower: Logits, upper: Logits, w: Logits) -> tuple[Logits, Logits]:
         """Returns the smallest and the largest distance over boxes, (N, O) float32 each."""
         ends = [_ends(low, high, w) for low, high in zip(lower, upper, strict=True)]
-        near, far = zip(
-            *((self._combined(low, sort), self._combined(high, sort)) for low, high in ends), strict=True
-        )
+        return np.stack([nearest.max(1) for nearest, _ in ends]), np.stack([far.max(1) for _, far in ends])
+
+    def sort_distance(self, x: Logits, w: Logits, c: Logits) -> Logits:
+        """Returns the sorted distances of rows, (N, O) float32, one row at a time."""
+        return np.stack([self._sorted(np.abs(row - w), c) for row in x])
+
+    def sort_distance_bounds(self, lower: Logits, upper: Logits, w: Logits, c: Logits) -> tuple[Logits, Logits]:
+        """Returns the smallest and the largest sorted distance over boxes, (N, O) float32 each."""
+        ends = [_ends(low, high, w) for low, high in zip(lower, upper, strict=True)]
+        near, far = zip(*((self._sorted(low, c), self._sorted(high, c)) for low, high in ends), strict=True)
         return np.stack(near), np.stack(far)
 
-    def _combined(self, differences: Logits, sort: Logits | None) -> Logits:
-        """Returns the distance of each row of differences, (O,)."""
-        if sort is None:
-            return np.asarray(differences.max(1))
+    def _sorted(self, differences: Logits, c: Logits) -> Logits:
+        """Returns the sorted distance of each row of differences, (O,)."""
         largest = -np.sort(-differences, axis=1)
         distance = np.zeros(len(differences), np.float32)
-        for k, weight in enumerate(sort):
+        for k, weight in enumerate(c):
             distance = distance + weight * largest[:, k]
         if self.net.grid is None:
             return distance

@@ -99,31 +99,43 @@ class ReferenceEngine(Engine):
             if sort is None:
                 distance, attains = linf_dist_argmax(x, weight)
             else:
-                distance, attains = self.distance(x, weight, sort), sort_dist_argtop(x, weight, 1)[:, :, 0]
+                distance, attains = self.sort_distance(x, weight, sort), sort_dist_argtop(x, weight, 1)[:, :, 0]
             x = self._add(distance, self._biases[index], index)
             yield attains
 
     def _layer_bounds(self, low: Logits, high: Logits, index: int) -> tuple[Logits, Logits]:
-        low, high = self.distance_bounds(low, high, self._weights[index], self.net.layers[index].sort)
+        weight, sort = self._weights[index], self.net.layers[index].sort
+        if sort is None:
+            low, high = self.distance_bounds(low, high, weight)
+        else:
+            low, high = self.sort_distance_bounds(low, high, weight, sort)
         return self._add(low, self._biases[index], index), self._add(high, self._biases[index], index)
 
     def _answer(self, images: Images) -> Answers:
         x = _flat(images)
-        for index, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
-            x = self._add(self.distance(x, weight, self.net.layers[index].sort), bias, index)
+        for index, bias in enumerate(self._biases):
+            x = self._add(self._distance(x, index), bias, index)
         return {"logits": -x, **(self.label_and_radius(-x) if self._radius else {})}
 
-    def distance(self, x: Logits, w: Logits, sort: Logits | None = None) -> Logits:
-        """Returns the distances of rows, (N, O) float32; see `linfdeploy.kernels.linf_dist` and `sort_dist`."""
-        return linf_dist(x, w) if sort is None else sort_dist(x, w, sort, self.net.grid)
+    def distance(self, x: Logits, w: Logits) -> Logits:
+        """Returns the distances of rows, (N, O) float32; see `linfdeploy.kernels.linf_dist`."""
+        return linf_dist(x, w)
 
-    def distance_bounds(
-        self, lower: Logits, upper: Logits, w: Logits, sort: Logits | None = None
-    ) -> tuple[Logits, Logits]:
+    def distance_bounds(self, lower: Logits, upper: Logits, w: Logits) -> tuple[Logits, Logits]:
         """Returns the distances' bounds over boxes; see `linfdeploy.kernels.linf_dist_bounds`."""
-        if sort is None:
-            return linf_dist_bounds(lower, upper, w)
-        return sort_dist_bounds(lower, upper, w, sort, self.net.grid)
+        return linf_dist_bounds(lower, upper, w)
+
+    def sort_distance(self, x: Logits, w: Logits, c: Logits) -> Logits:
+        """Returns the sorted distances of rows, on the net's grid; see `linfdeploy.kernels.sort_dist`."""
+        return sort_dist(x, w, c, self.net.grid)
+
+    def sort_distance_bounds(self, lower: Logits, upper: Logits, w: Logits, c: Logits) -> tuple[Logits, Logits]:
+        """Returns the sorted distances' bounds over boxes; see `linfdeploy.kernels.sort_dist_bounds`."""
+        return sort_dist_bounds(lower, upper, w, c, self.net.grid)
+
+    def _distance(self, x: Logits, index: int) -> Logits:
+        weight, sort = self._weights[index], self.net.layers[index].sort
+        return self.distance(x, weight) if sort is None else self.sort_distance(x, weight, sort)
 
     def _add(self, distance: Logits, bias: Logits, index: int) -> Logits:
         """Rounds the distance, adds the bias, rounds the sum, as the net's rounding says."""

@@ -10,6 +10,8 @@ rounding to a multiple of `2^-grid` rounds: `linfdeploy.onnx.passes.ranges.exact
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 from onnx import FunctionProto, NodeProto, TensorProto, helper
 
@@ -89,7 +91,7 @@ def register_schema() -> None:
 def _distance_nodes(x: str, w: str, c: str, b: str, y: str, name: str) -> list[NodeProto]:
     """Returns the op's nodes behind the one that yields `<name>.steps`, which is 2^grid."""
 
-    def step(op: str, inputs: list[str], output: str, **attributes: object) -> NodeProto:
+    def step(op: str, inputs: list[str], output: str, **attributes: Any) -> NodeProto:
         return helper.make_node(op, inputs, [output], name=f"{name}.{op.lower()}", **attributes)
 
     rows, bias = f"{name}.rows", f"{name}.bias_after"
@@ -110,7 +112,7 @@ def _distance_nodes(x: str, w: str, c: str, b: str, y: str, name: str) -> list[N
 def _row_body(x: str, c: str, name: str) -> onnx.GraphProto:
     """Returns the Scan's body: the weighted distances of every X, taken from outside like C, to one row of W."""
 
-    def step(op: str, inputs: list[str], outputs: list[str], **attributes: object) -> NodeProto:
+    def step(op: str, inputs: list[str], outputs: list[str], **attributes: Any) -> NodeProto:
         names = [f"{name}.{part}" for part in outputs]
         return helper.make_node(op, inputs, names, name=f"{name}.row.{op.lower()}", **attributes)
 
