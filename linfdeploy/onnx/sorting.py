@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from linfdeploy.errors import ExportError
 from linfdeploy.onnx.chain import Chain, Distance, Doubles
@@ -68,7 +69,9 @@ def real_net_from_chain(chain: Chain) -> PixelNet:
     )
 
 
-def _rounded(chain: Chain, precision: Precision, grid: int | None, sorts: list[Doubles | None]) -> PixelNet:
+def _rounded(
+    chain: Chain, precision: Precision, grid: int | None, sorts: list[npt.NDArray[np.float32] | None]
+) -> PixelNet:
     layers = round_layers(fold_shifts(fold_normalization(chain)), precision, 0 if grid is None else grid)
     sorted_layers = (replace(layer, sort=sort) for layer, sort in zip(layers, sorts, strict=True))
     return PixelNet(chain.input_shape, tuple(sorted_layers), grid)

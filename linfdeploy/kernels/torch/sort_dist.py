@@ -18,7 +18,8 @@ __all__ = ["sort_dist", "sort_dist_bounds"]
 @torch.library.custom_op("linfdeploy::sort_dist", mutates_args=(), device_types="cpu")
 def _sort_dist(x: torch.Tensor, w: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
     y = _new_result(x, w, c)
-    _cpu.sort_dist(*_contiguous(x, w, c), 0.0, y, torch.get_num_threads())
+    x, w, c = _contiguous(x, w, c)
+    _cpu.sort_dist(x, w, c, 0.0, y, torch.get_num_threads())
     return y
 
 
@@ -41,7 +42,8 @@ def _sort_dist_bounds(
     lower: torch.Tensor, upper: torch.Tensor, w: torch.Tensor, c: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     y_lower, y_upper = _new_bounds(lower, upper, w, c)
-    _cpu.sort_dist_bounds(*_contiguous(lower, upper, w, c), 0.0, y_lower, y_upper, torch.get_num_threads())
+    lower, upper, w, c = _contiguous(lower, upper, w, c)
+    _cpu.sort_dist_bounds(lower, upper, w, c, 0.0, y_lower, y_upper, torch.get_num_threads())
     return y_lower, y_upper
 
 
