@@ -210,7 +210,7 @@ def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(DatasetError) as caught:
         load_dataset("cifar100", "train", tmp_path)
     assert str(caught.value) == (
-        f"no cifar-100-python, cifar-100-python.tar.gz, cifar-100-binary or cifar-100-binary.tar.gz in {tmp_path}; "
-        "expected cifar100 as torchvision leaves it: copy it there, name its folder with --data-root, or train with "
-        "--download"
+        "no cifar-100-python, cifar-100-python.tar.gz, cifar-100-binary or cifar-100-binary.tar.gz in "
+        f"{tmp_path}; expected cifar100 as torchvision leaves it: copy it there, name its folder with "
+        "--data-root, or train with --download"
     )

@@ -205,8 +205,8 @@ class TestTinyImageNet:
 
     def test_nothing_there_or_no_archive(self, tmp_path: Path) -> None:
         assert refused("tiny-imagenet", tmp_path) == (
-            f"no tiny-imagenet-200 or tiny-imagenet-200.zip in {tmp_path}; expected TinyImageNet: copy it there, name "
-            "its folder with --data-root, or train with --download"
+            f"no tiny-imagenet-200 or tiny-imagenet-200.zip in {tmp_path}; expected TinyImageNet: copy it "
+            "there, name its folder with --data-root, or train with --download"
         )
         write(tmp_path / "tiny-imagenet-200.zip", b"no archive")
         assert "is truncated or no archive (File is not a zip file); expected a .zip" in refused(
