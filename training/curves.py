@@ -94,7 +94,7 @@ def _reached_infinity(epochs: Sequence[EpochRecord]) -> int | None:
     return next((record.epoch for record in epochs if math.isinf(record.p)), None)
 
 
-def _thinned(points: Points) -> Points:
+def _thinned(points: Sequence[tuple[float, float]]) -> Points:
     step = math.ceil(len(points) / MOST_POINTS) or 1
     # The last point is where the run stands.
     return [*points[:-1:step], *points[-1:]]
