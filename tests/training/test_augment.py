@@ -16,7 +16,8 @@ def images_of(count: int, channels: int, height: int, width: int) -> torch.Tenso
 
 
 def augmented(how: Augmentation, images: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    drawn = how.draw(len(images), *images.shape[2:], torch.Generator().manual_seed(seed))
+    height, width = images.shape[2:]
+    drawn = how.draw(len(images), height, width, torch.Generator().manual_seed(seed))
     return how.apply(images, drawn), drawn
 
 
