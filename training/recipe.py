@@ -51,8 +51,12 @@ class Recipe:
         eps_warmup_epochs: Epochs over which the hinge's radius grows linearly from 0 to `eps_train`.
         lambda_start: Weight of the cross-entropy until `p_from_epoch`.
         lambda_end: Weight of the cross-entropy from `p_until_epoch`; geometric in between, like p.
-        crop_padding: Images are shifted at random by up to this many pixels, edges repeated.
-        seed: Decides the initial weights, and with the epoch's number the order and the shifts of an epoch.
+        crop_padding: Images are shifted at random by up to this many pixels.
+        crop_fill: What enters at the side: `edge`, the edge repeated, or `zero`, black.
+        crop_size: Side of the square that is cropped at random, and from the middle of test images; 0: all of it.
+        flip: Whether half of the images are mirrored, left to right.
+        seed: Decides the initial weights, and with the epoch's number the order, the crops and the mirror images
+            of an epoch.
     """
 
     name: str
@@ -73,6 +77,9 @@ class Recipe:
     identity_init: float = 10.0
     eps_warmup_epochs: int = 0
     crop_padding: int = 0
+    crop_fill: str = "edge"
+    crop_size: int = 0
+    flip: bool = False
     beta1: float = 0.9
     beta2: float = 0.99
     adam_eps: float = 1e-10
@@ -185,7 +192,7 @@ def _recipe_from(name: str, values: Mapping[str, Any]) -> Recipe:
 
 def _typed(name: str, kind: str, value: Any) -> Any:
     is_int = isinstance(value, int) and not isinstance(value, bool)
-    if kind == "str" and isinstance(value, str):
+    if (kind == "str" and isinstance(value, str)) or (kind == "bool" and isinstance(value, bool)):
         return value
     if kind == "int" and is_int:
         return value
@@ -193,7 +200,9 @@ def _typed(name: str, kind: str, value: Any) -> Any:
         return float(value)
     if kind == "tuple[int, ...]" and isinstance(value, list) and all(type(item) is int for item in value):
         return tuple(value)
-    wanted = {"str": "a string", "int": "a whole number", "float": "a number"}.get(kind, "a list of whole numbers")
+    wanted = {"str": "a string", "int": "a whole number", "float": "a number", "bool": "true or false"}.get(
+        kind, "a list of whole numbers"
+    )
     raise RecipeError(f"{name} is {value!r}; expected {wanted}")
 
 
@@ -226,6 +235,8 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "identity_init": (lambda value: 0 <= value < math.inf, "0 (off) or a positive number"),
     "eps_warmup_epochs": (_between(0, 10**6), "0 (off) or a number of epochs"),
     "crop_padding": (_between(0, 64), "0 (off) to 64 pixels"),
+    "crop_fill": (lambda value: value in {"edge", "zero"}, "'edge' or 'zero'"),
+    "crop_size": (_between(0, 4096), "0 (off) to 4096 pixels"),
     "beta1": (lambda value: 0 <= value < 1, "a decay from 0 to below 1"),
     "beta2": (lambda value: 0 <= value < 1, "a decay from 0 to below 1"),
     "adam_eps": (_is_positive, "a positive number"),

@@ -8,6 +8,7 @@ import torch
 from linfdeploy.nets.layers import LinfDist
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.nets.spec import NetSpec
+from linfdeploy.training.augment import Augmentation
 from linfdeploy.training.batches import generator_of
 from linfdeploy.training.data import Dataset
 from linfdeploy.training.recipe import Recipe
@@ -17,7 +18,8 @@ __all__ = ["initial_net", "initial_optimizer"]
 
 def initial_net(recipe: Recipe, dataset: Dataset) -> LinfNet:
     """Returns the net that a recipe starts from, on the CPU: its seed gives the same weights everywhere."""
-    _, channels, height, width = dataset.images.shape
+    channels = dataset.images.shape[1]
+    height, width = Augmentation.of(recipe).size(*dataset.images.shape[2:])
     spec = NetSpec.mlp((channels, height, width), dataset.mean, dataset.std, recipe.hidden, dataset.classes)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.set_state(generator_of(recipe.seed, 0).get_state())

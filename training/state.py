@@ -39,6 +39,7 @@ def save_state(path: Path, trainer: Trainer) -> None:
         "scale": trainer.scale.detach().cpu(),
         "optimizer": _on_cpu(trainer.optimizer.state_dict()),
         "seconds": trainer.times.seconds,
+        "history": trainer.history.plain(),
     }
     save_plain(path, data)
 
@@ -83,8 +84,9 @@ def _restore(data: Mapping[str, Any], trainer: Trainer) -> None:
     trainer.net.load_state_dict(data["net"])
     trainer.scale.data.copy_(data["scale"])
     trainer.optimizer.load_state_dict(_for_device(data["optimizer"], trainer.optimizer))
-    # States of older versions have none.
+    # States of older versions have neither.
     trainer.times.restore(data.get("seconds", {}))
+    trainer.history.restore(data.get("history", []), epoch)
     trainer.epoch = epoch
     trainer.moved()
 
