@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import torch
 
-from linfdeploy.nets.layers import LinfDist
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.nets.spec import NetSpec
 from linfdeploy.training.batches import generator_of
@@ -48,8 +47,7 @@ def initial_optimizer(recipe: Recipe, net: LinfNet, scale: torch.nn.Parameter, *
 @torch.no_grad()
 def _start_as_identity(net: LinfNet, value: float) -> None:
     """Lets each output copy an input: `|x_i + value|` dominates as long as |x| stays small beside `value`."""
-    for layer in net.layers:
-        assert isinstance(layer, LinfDist)
+    for layer in net.distances:
         outputs, inputs = layer.weight.shape
         if inputs <= outputs:
             rows = torch.arange(outputs)
