@@ -29,7 +29,7 @@ class Recipe:
     The formulas behind the fields, with their sources: docs/training.md.
 
     Sources: Zhang et al., "Towards Certifying l_inf Robustness using Neural Networks with l_inf-dist Neurons",
-    ICML 2021; "Boosting the Certified Robustness of l-infinity Distance Nets", ICLR 2022, where the defaults come from;
+    ICML 2021; "Boosting the Certified Robustness of l-infinity Distance Nets", ICLR 2022, which has the defaults;
     "Rethinking Lipschitz Neural Networks and Certified Robustness: A Boolean Function Perspective", NeurIPS 2022.
 
     Attributes:
@@ -67,11 +67,15 @@ class Recipe:
         eps_from_epoch: Where the radius of the loss starts to grow.
         eps_warmup_epochs: Epochs over which it grows from 0 to `eps_train`; 0: it is `eps_train` throughout.
         eps_smooth: The share of the warmup over which it grows with the fourth power before it grows linearly.
-        crop_padding: Images are shifted at random by up to this many pixels, edges repeated.
+        crop_padding: Images are shifted at random by up to this many pixels.
+        crop_fill: What enters at the side: `edge`, the edge repeated, or `zero`, black.
+        crop_size: Side of the square that is cropped at random, and from the middle of test images; 0: all of it.
+        flip: Whether half of the images are mirrored, left to right.
         beta1: Adam's decay of the gradient's mean.
         beta2: Adam's decay of the gradient's square; large values lag behind the drift of p.
         adam_eps: Adam's guard against division by 0; tiny, since most gradients are tiny at large p.
-        seed: Decides the initial weights, and with the epoch's number the order and the shifts of an epoch.
+        seed: Decides the initial weights, and with the epoch's number the order, the crops and the mirror images
+            of an epoch.
     """
 
     name: str
@@ -107,6 +111,9 @@ class Recipe:
     eps_warmup_epochs: int = 0
     eps_smooth: float = 0.0
     crop_padding: int = 0
+    crop_fill: str = "edge"
+    crop_size: int = 0
+    flip: bool = False
     beta1: float = 0.9
     beta2: float = 0.99
     adam_eps: float = 1e-10
@@ -230,7 +237,7 @@ def _recipe_from(name: str, values: Mapping[str, Any]) -> Recipe:
 
 def _typed(name: str, kind: str, value: Any) -> Any:
     is_int = isinstance(value, int) and not isinstance(value, bool)
-    if kind == "str" and isinstance(value, str):
+    if (kind == "str" and isinstance(value, str)) or (kind == "bool" and isinstance(value, bool)):
         return value
     if kind == "int" and is_int:
         return value
@@ -240,5 +247,7 @@ def _typed(name: str, kind: str, value: Any) -> Any:
         return float(found[1]) / float(found[2])
     if kind == "tuple[int, ...]" and isinstance(value, list) and all(type(item) is int for item in value):
         return tuple(value)
-    wanted = {"str": "a string", "int": "a whole number", "float": "a number"}.get(kind, "a list of whole numbers")
+    wanted = {"str": "a string", "int": "a whole number", "float": "a number", "bool": "true or false"}.get(
+        kind, "a list of whole numbers"
+    )
     raise RecipeError(f"{name} is {value!r}; expected {wanted}")

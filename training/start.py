@@ -10,6 +10,7 @@ import torch
 from linfdeploy.errors import RecipeError
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.nets.spec import NetSpec
+from linfdeploy.training.augment import Augmentation
 from linfdeploy.training.batches import generator_of
 from linfdeploy.training.data import Dataset
 from linfdeploy.training.recipe import Recipe
@@ -27,7 +28,8 @@ def initial_net(recipe: Recipe, dataset: Dataset) -> LinfNet:
         raise RecipeError(
             f"neuron is {recipe.neuron!r}; expected 'linf_dist', the only one that this version trains"
         )
-    _, channels, height, width = dataset.images.shape
+    channels = dataset.images.shape[1]
+    height, width = Augmentation.of(recipe).size(*dataset.images.shape[2:])
     spec = NetSpec.mlp(
         (channels, height, width), dataset.mean, dataset.std, recipe.hidden, dataset.classes, recipe.head or None
     )

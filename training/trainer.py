@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run, epoch by epoch. The same recipe, data and versions give the same bits, resumed or not.
 
-Nothing random outlives an epoch: the order and the shifts of epoch e come from the seed and e alone.
+Nothing random outlives an epoch: order, crops and mirror images of epoch e come from the seed and e alone.
 """
 
 from __future__ import annotations
