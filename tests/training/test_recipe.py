@@ -40,7 +40,12 @@ def recipe_file(tmp_path: Path) -> Path:
 def test_every_packaged_recipe_loads(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
-    assert name.endswith(f"-{recipe.eps_test:g}")
+    data, radius, *paper = name.split("-")
+    assert recipe.dataset.removeprefix("folder:").startswith(data)
+    levels = data in {"cifar10", "tiny", "imagenet64"}
+    assert recipe.eps_test == pytest.approx(float(radius) / 255 if levels else float(radius), rel=1e-12)
+    assert ("mlp" in paper) == bool(recipe.head)
+    assert ("sort" in paper) == (recipe.neuron == "sort_dist")
 
 
 def test_a_file_is_read_with_its_stem_as_name_and_whole_numbers_as_floats(recipe_file: Path) -> None:
@@ -173,7 +178,7 @@ def test_what_no_loss_uses_is_what_a_recipe_has_without_it() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(RecipeError, match=r"there is no recipe 'mnist-9'; expected one of digits-0\.1, .*\.toml"):
+    with pytest.raises(RecipeError, match=r"there is no recipe 'mnist-9'; expected one of cifar10-16, .*\.toml"):
         load_recipe("mnist-9")
 
 
