@@ -7,7 +7,8 @@ implementation computes the loss and every gradient from the same weights, layer
 time. The images are random, in the layout of the data set: what is checked is arithmetic, not learning.
 
 Differences of gradients are relative to the largest entry that the tensor would have if no terms of it cancelled,
-as they do behind a mean shift. A term is a ratio to the power p - 1, so its rounding grows with p. Writes `benchmarks/results/full_size_steps.json`.
+as they do behind a mean shift. A term is a ratio to the power p - 1, so its rounding grows with p. Writes
+`benchmarks/results/full_size_steps.json`.
 """
 
 from __future__ import annotations
