@@ -161,8 +161,9 @@ def gradients(
     for layer in distances:
         inputs.append(x)
         u, _ = _distance(x, layer["weight"], p)
-        means.append(u.mean(0) if "mean" in layer else None)
-        x = u - means[-1] if "mean" in layer else u + layer["bias"]
+        mean = u.mean(0) if "mean" in layer else None
+        means.append(mean)
+        x = u + layer["bias"] if mean is None else u - mean
     value, by_features, of_head, by_scale = (_through_head if head else _negated)(head, x, y, loss, eps, lam, s)
     grads: list[dict[str, Array]] = []
     sizes: list[Array] = []

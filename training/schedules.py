@@ -49,7 +49,7 @@ def dials_at(recipe: Recipe, step: int, steps_per_epoch: int) -> Dials:
 
 def _fall(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     if recipe.lr_decay_epochs:
-        return 1 / DROP ** bisect_right(recipe.lr_decay_epochs, step // steps_per_epoch)
+        return math.pow(DROP, -bisect_right(recipe.lr_decay_epochs, step // steps_per_epoch))
     begin = recipe.lr_from_epoch * steps_per_epoch
     return cosine(max(step - begin, 0), recipe.epochs * steps_per_epoch - begin)
 
