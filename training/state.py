@@ -11,6 +11,7 @@ import torch
 
 from linfdeploy.errors import CheckpointError
 from linfdeploy.nets.checkpoint import load_plain, save_plain
+from linfdeploy.training.recipe import recipe_defaults
 
 if TYPE_CHECKING:
     from linfdeploy.training.trainer import Trainer
@@ -69,6 +70,8 @@ def load_state(path: Path, trainer: Trainer) -> None:
 def _check_recipe(path: Path, found: object, expected: Mapping[str, Any]) -> None:
     if not isinstance(found, Mapping):
         raise CheckpointError(f"{path} holds no recipe; expected the state of an interrupted run: omit --resume")
+    # States of older versions lack fields, and were trained as if those had their defaults.
+    found = {**recipe_defaults(), **found}
     for name in sorted(map(str, {*found, *expected})):
         if found.get(name) != expected.get(name):
             raise CheckpointError(

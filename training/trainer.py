@@ -40,7 +40,7 @@ class Trainer:
         place: Where.
         net: The net in training.
         scale: (1,) float32, the papers' scalar s. The logits of the cross-entropy are multiplied by it; margins
-            are not, so it is no part of the net.
+            are not, so it is no part of the net. It stays 1 where the loss has no such cross-entropy.
         optimizer: Adam on both.
         epoch: Epochs done.
         times: What they took.
@@ -60,7 +60,7 @@ class Trainer:
         on_device = place.graphs or place.device.type != "cpu"
         self.optimizer = initial_optimizer(recipe, self.net, self.scale, fused=on_device)
         self._std = dataset.std
-        self._step = Step(self.net, self.scale, self.optimizer, place.ranks)
+        self._step = Step(recipe, self.net, self.scale, self.optimizer, place.ranks)
         self._device_step = self._new_device_step() if on_device else None
         self._stream = _stream_on(place.device) if place.device.type == "cuda" else None
 

@@ -23,7 +23,7 @@ from linfdeploy.training.evaluation import Evaluation, Exported
 from linfdeploy.training.history import EpochRecord
 from linfdeploy.training.loop import Progress, _provenance, train
 from linfdeploy.training.place import Place
-from linfdeploy.training.recipe import Recipe
+from linfdeploy.training.recipe import Recipe, recipe_defaults
 from linfdeploy.training.state import load_state, save_state, state_path
 from linfdeploy.training.times import PHASES
 from linfdeploy.training.trainer import Trainer
@@ -197,6 +197,17 @@ class TestState:
 
     def test_its_name_is_the_checkpoints(self, path: Path) -> None:
         assert path.name == "ckpt.pt.state"
+
+    def test_an_older_recipe_has_the_defaults_of_fields_that_it_lacks(self, path: Path) -> None:
+        data = load_plain(path, "a state")
+        assert isinstance(data["recipe"], dict)
+        for name in recipe_defaults():
+            if data["recipe"][name] == recipe_defaults()[name]:
+                del data["recipe"][name]
+        save_plain(path, data)
+        self.load(path)
+        with pytest.raises(CheckpointError, match=r"trained with weight_decay = 0\.0 and the recipe has 0\.5; "):
+            self.load(path, replace(RECIPE, weight_decay=0.5))
 
     def test_another_recipe(self, path: Path) -> None:
         with pytest.raises(
