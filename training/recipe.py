@@ -45,6 +45,9 @@ class Recipe:
         p_end: The norm just before `p_until_epoch`, reached geometrically.
         p_from_epoch: Where p starts to grow.
         p_until_epoch: Where p becomes infinity.
+        p_whole: Whether p is rounded to whole numbers below 40, whose powers cost a CPU a fraction of others'.
+        kept_bits: Terms of distances below 2^-kept_bits of the largest may be left out (`kernels.lp_dist`); less
+            than the default is a rougher relaxation that costs a CPU less. The net at p = infinity has none.
         loss: `mixture` (cross-entropy and clipped hinge), `hinge`, `crossentropy` (of the worst margins) or
             `ce_hinge` (cross-entropy, and a hinge of the images that are classified correctly).
         lambda_start: Weight of the cross-entropy in `mixture` and `ce_hinge` until `p_from_epoch`.
@@ -90,6 +93,8 @@ class Recipe:
     p_end: float
     p_from_epoch: int
     p_until_epoch: int
+    p_whole: bool = False
+    kept_bits: float = 37.0
     loss: str = "mixture"
     lambda_start: float = 0.0
     lambda_end: float = 0.0

@@ -73,6 +73,8 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "p_end": (_between(2, 10**5), "a norm from 2 to 100000"),
     "p_from_epoch": (_between(0, 10**6), "0 or a later epoch"),
     "p_until_epoch": (_between(0, 10**6), "0 or a later epoch"),
+    "p_whole": (lambda _: True, "true or false"),
+    "kept_bits": (lambda value: value == 0 or 1 <= value <= 64, "0 (all terms) or 1 to 64 bits"),
     "loss": _one_of(*USED_BY),
     "loss_mix": SHARE,
     "kappa": SHARE,

@@ -14,6 +14,9 @@ __all__ = ["Dials", "cosine", "dials_at", "geometric", "norm", "progress", "smoo
 # What the papers' code divides the step by, where it follows no cosine.
 DROP = 5
 
+# Below this p a CPU takes whole powers by squaring, and others by logarithms.
+WHOLE_BELOW = 40
+
 
 @dataclass(frozen=True)
 class Dials:
@@ -39,7 +42,7 @@ def dials_at(recipe: Recipe, step: int, steps_per_epoch: int) -> Dials:
     reached = progress(step, recipe.p_from_epoch * steps_per_epoch, recipe.p_until_epoch * steps_per_epoch)
     fall = _fall(recipe, step, steps_per_epoch)
     return Dials(
-        p=norm(recipe.p_start, recipe.p_end, reached),
+        p=norm(recipe.p_start, recipe.p_end, reached, whole=recipe.p_whole),
         eps=recipe.eps_train * smooth(_warmup(recipe, step, steps_per_epoch), recipe.eps_smooth),
         lr=recipe.lr * fall,
         scale_lr=recipe.scale_lr * fall,
@@ -74,9 +77,19 @@ def geometric(start: float, end: float, reached: float) -> float:
     return start * math.pow(end / start, reached)
 
 
-def norm(start: float, end: float, reached: float) -> float:
-    """Returns p: geometric from `start` to `end`, and infinity once `reached` is 1."""
-    return math.inf if reached >= 1 else geometric(start, end, reached)
+def norm(start: float, end: float, reached: float, *, whole: bool = False) -> float:
+    """Returns p: geometric from `start` to `end`, and infinity once `reached` is 1.
+
+    Args:
+        start: The first p.
+        end: The last p that is finite.
+        reached: From 0 to 1.
+        whole: Whether p below `WHOLE_BELOW` is rounded to a whole number.
+    """
+    if reached >= 1:
+        return math.inf
+    p = geometric(start, end, reached)
+    return float(round(p)) if whole and p < WHOLE_BELOW else p
 
 
 def cosine(step: int, steps: int) -> float:

@@ -37,17 +37,18 @@ def initial_net(recipe: Recipe, dataset: Dataset) -> LinfNet:
         torch.default_generator.set_state(generator_of(recipe.seed, 0).get_state())
         net = LinfNet(spec)
     _start_with(net, recipe.weight_std, recipe.identity_init)
+    for layer in net.distances:
+        layer.kept_bits = recipe.kept_bits
     return net
 
 
-def initial_optimizer(recipe: Recipe, net: LinfNet, scale: torch.nn.Parameter, *, fused: bool) -> torch.optim.Adam:
+def initial_optimizer(recipe: Recipe, net: LinfNet, scale: torch.nn.Parameter) -> torch.optim.Adam:
     """Returns Adam for the distances, the scale and, where there is one, the head, in groups of their own.
 
     Args:
         recipe: Has the steps and decays.
         net: On its device.
         scale: On the same. Where the loss has no use for it, its group is empty.
-        fused: Whether one kernel does a group's step and counts it on the device; else torch's plain code does.
     """
     groups: list[dict[str, Any]] = [
         {"params": [parameter for layer in net.distances for parameter in layer.parameters()]},
@@ -60,7 +61,8 @@ def initial_optimizer(recipe: Recipe, net: LinfNet, scale: torch.nn.Parameter, *
         lr=recipe.lr,
         betas=(recipe.beta1, recipe.beta2),
         eps=recipe.adam_eps,
-        fused=True if fused else None,
+        # One pass over the weights in the place of ten; on a device it also counts the steps there.
+        fused=True,
     )
 
 

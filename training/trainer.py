@@ -33,7 +33,7 @@ class Trainer:
     """A run that advances epoch by epoch.
 
     On the CPU every step's loss is looked at. On CUDA the host runs ahead of the device and looks once an epoch;
-    the dials are rounded to float32 and Adam's step is torch's fused kernel, so the bits are not those of the CPU.
+    the dials are rounded to float32, so the bits are not those of the CPU.
 
     Attributes:
         recipe: What to do.
@@ -58,7 +58,7 @@ class Trainer:
         share_batch_means(self.net, place.ranks)
         self.scale = torch.nn.Parameter(torch.ones(1, device=place.device))
         on_device = place.graphs or place.device.type != "cpu"
-        self.optimizer = initial_optimizer(recipe, self.net, self.scale, fused=on_device)
+        self.optimizer = initial_optimizer(recipe, self.net, self.scale)
         self._std = dataset.std
         self._step = Step(recipe, self.net, self.scale, self.optimizer, place.ranks)
         self._device_step = self._new_device_step() if on_device else None

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from linfdeploy.kernels.checks import KEPT_BITS
 from linfdeploy.kernels.torch.linf_dist import linf_dist, linf_dist_bounds
 from linfdeploy.kernels.torch.lp_dist import lp_dist
 from linfdeploy.nets.layer_specs import LayerSpec, LinearSpec, LinfDistSpec
@@ -77,6 +78,7 @@ class DistanceLayer(nn.Module):
         p_now: (1,) float32 on the device of the weights, which holds a finite norm when the kernels run, while `p`
             only chooses them; None: `p` is the norm.
         weight: (O, I) float32.
+        kept_bits: Which terms count at a finite norm: see `linfdeploy.kernels.lp_dist`.
         bias: (O,) float32, or None.
         mean_shift: Behind the distance, or None.
     """
@@ -85,6 +87,7 @@ class DistanceLayer(nn.Module):
         super().__init__()
         self.p = math.inf
         self.p_now: torch.Tensor | None = None
+        self.kept_bits = KEPT_BITS
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(len(weight))) if bias else None
         self.mean_shift = MeanShift(len(weight)) if mean_shift else None
@@ -132,7 +135,9 @@ class LinfDist(DistanceLayer):
 
     def distance(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the distances (N, O) at the norm that is set, before mean shift and bias."""
-        return linf_dist(x, self.weight) if math.isinf(self.p) else lp_dist(x, self.weight, self.p, self.p_now)
+        if math.isinf(self.p):
+            return linf_dist(x, self.weight)
+        return lp_dist(x, self.weight, self.p, self.p_now, self.kept_bits)
 
     def distance_bounds(self, lower: torch.Tensor, upper: torch.Tensor) -> Bounds:
         """Bounds `distance` at p = inf over boxes."""
