@@ -248,7 +248,7 @@ def test_a_head_is_imported(paper: str, tmp_path: Path) -> None:
     found = bring(tmp_path / "model.pth").net
     assert [type(layer).__name__ for layer in found.layers] == ["LinfDist", "LinfDist", "Linear", "Linear"]
     images = np.random.default_rng(1).random((6, 3, 2, 2)).astype(np.float32)
-    mean = np.float32([0.4, 0.5, 0.6]).reshape(-1, 1, 1)
+    mean = np.array([0.4, 0.5, 0.6], np.float32).reshape(-1, 1, 1)
     x = ((images - mean).astype(np.float64) / np.float32(0.2)).reshape(6, 12)
     for weight, shift in zip(NET.weights[:2], NET.means, strict=True):
         x = np.abs(x[:, None, :] - weight[None].astype(np.float64)).max(-1) - shift
