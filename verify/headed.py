@@ -99,7 +99,7 @@ class HeadedEvaluator:
         if not self._slack:
             return -high, -low
         wide = (-high.astype(np.float64) - self._slack, -low.astype(np.float64) + self._slack)
-        return np.nextafter(wide[0], -np.inf), np.nextafter(wide[1], np.inf)  # type: ignore[return-value]
+        return np.nextafter(wide[0], -np.inf), np.nextafter(wide[1], np.inf)
 
     def _logits(self, box: Ends) -> Ends:
         return head_bounds(self._head.head, box, self._head.arithmetic)  # type: ignore[return-value]
@@ -127,7 +127,7 @@ def ball_levels(net: PixelNet, images: Images, labels: Indices) -> Levels:
     def gaps(rows: Levels, levels: Levels) -> Reals:
         radius = (levels + DELTA_STEP + 2 * delta * (1 + 2.0**-40))[:, None]
         box = np.nextafter(centre[rows] - radius, -np.inf), np.nextafter(centre[rows] + radius, np.inf)
-        return head_gaps(bound.head, box, labels[rows], bound.arithmetic)  # type: ignore[arg-type]
+        return head_gaps(bound.head, box, labels[rows], bound.arithmetic)
 
     every = np.arange(len(images))
     at_once = gaps(every, np.zeros(len(images), np.int64))

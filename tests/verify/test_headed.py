@@ -5,7 +5,9 @@ leaves what its head may compute; one that computes something else does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -16,17 +18,22 @@ from small_nets import in_runtime, pixel_net, random_images
 
 from linfdeploy.engines.base import Answers, Engine, Images, Logits
 from linfdeploy.engines.reference import PER_OP, ReferenceEngine, roundings_of
+from linfdeploy.errors import ExportError
 from linfdeploy.onnx.mlp_head import MlpHead
 from linfdeploy.onnx.pixel_net import PixelNet, Precision
 from linfdeploy.onnx.write import GraphOptions, model_from_net
+from linfdeploy.verify.assumptions import assumptions_of
 from linfdeploy.verify.certificates import Certifier
 from linfdeploy.verify.conformance import check_conformance
 from linfdeploy.verify.differences import weight_differences
 from linfdeploy.verify.head import REAL, head_bounds, head_gaps
 from linfdeploy.verify.headed import HeadedEvaluator, ball_levels
+from linfdeploy.verify.lipschitz import NoLipschitzAudit
 from linfdeploy.verify.paths import PathFinder
 from linfdeploy.verify.probes import make_probes
-from linfdeploy.verify.threat import box_of
+from linfdeploy.verify.summary import TestSet
+from linfdeploy.verify.threat import Threat, box_of
+from linfdeploy.verify.vnnlib import InstanceForm, instance_files
 
 PRECISIONS: tuple[Precision, ...] = ("exact", "fp32", "fp16")
 LEVELS = 4
@@ -35,9 +42,9 @@ LEVELS = 4
 def headed(seed: int, precision: Precision = "exact", steep: float = 0.02) -> PixelNet:
     """A small net whose head is as steep as heads are for features in pixels."""
     net = pixel_net(seed, precision, sizes=(9, 7, 6), spread=200.0)
-    dtype = np.float16 if precision == "fp16" else np.float32
+    dtype: Any = np.float16 if precision == "fp16" else np.float32
     head = random_head((6, 5, 3), np.random.default_rng(seed), dtype, "tanh")
-    first = (head.weights[0] * dtype(steep)).astype(dtype)
+    first: Any = (head.weights[0] * dtype(steep)).astype(dtype)
     # Centred, so that tanh is not at its ends.
     centre = first.astype(np.float64) @ -ReferenceEngine(net).run(random_images(8)).mean(0).astype(np.float64)
     return replace(
@@ -156,7 +163,7 @@ def _tf32(net: PixelNet) -> PixelNet:
     return replace(net, head=MlpHead(tuple(cut), net.head.biases, "tanh"))
 
 
-FAULTS = {
+FAULTS: dict[str, Callable[[Any], Any]] = {
     "another bias": lambda net: replace(
         net, head=replace(net.head, biases=(net.head.biases[0], net.head.biases[1] + np.float32(0.01)))
     ),
@@ -189,3 +196,34 @@ def test_a_faulty_answer_is_named() -> None:
         "the first of image 0"
     )
     assert any(detail.startswith(start) for detail in details)
+
+
+@pytest.mark.parametrize(("size", "kinds"), [(1e-6, set()), (0.05, {"determinism"})])
+def test_other_batches_may_sum_in_another_order(size: float, kinds: set[str]) -> None:
+    """A batch's own order moves logits within the enclosure; more than that is a fault."""
+    net = headed(3)
+
+    def by_batch(images: Images, logits: Logits) -> Logits:
+        return logits + np.float32(size) * (len(images) % 2)
+
+    found = conformance_of(net, Runtime(net, by_batch))
+    assert {violation.kind for violation in found.violations} == kinds
+
+
+def test_what_has_no_part_in_a_head() -> None:
+    net, images = headed(3), random_images(4)
+    audit = NoLipschitzAudit(float("inf"))
+    apart = audit.add(images, np.zeros((4, 3), np.float32), images[::-1], np.full((4, 3), 1e6, np.float32))
+    assert (apart == -np.inf).all()
+    assert audit.result().pairs == 0
+    assert not list(audit.violations())
+    data = TestSet("random", images, np.zeros(4, np.int64))
+    with pytest.raises(ExportError) as refused:
+        instance_files(net, data, Threat("pixels", "2/255", Fraction(2, 255)), InstanceForm())
+    assert str(refused.value) == (
+        "the net has a head, which instances for other verifiers do not hold yet; expected a net of distance "
+        "layers alone: certify it with linfdeploy verify"
+    )
+    told = assumptions_of(Threat("pixels", "2/255", Fraction(2, 255)), "per-op", "fp32")
+    assert told["Lipschitz"].startswith("Not tried: ")
+    assert "enclosure" in told["Head"]
