@@ -92,9 +92,9 @@ class Reference:
 
     def _certified_head(self, net: PixelNet, images: Images, levels: int, slack: float) -> tuple[Flags, Flags]:
         """As `certified`: the real head on real features, which lie within `slack` pixels of the evaluator's."""
-        layers = fold_head(fold_normalization(self._chain))
         # Folded in float64, by a division: one rounding more than the head has.
-        head = MlpHead(*zip(*layers, strict=True), "tanh")
+        weights, biases = zip(*fold_head(fold_normalization(self._chain)), strict=True)
+        head = MlpHead(weights, biases, "tanh")
         labels = run_batched(ReferenceEngine(net), images).argmax(1)
         evaluator = ReferenceEngine(net.distances)
         at, box = evaluator.bounds(images, images), evaluator.bounds(*box_of(images, levels))
@@ -102,7 +102,7 @@ class Reference:
         for (low, high), wider in ((at, levels + slack), (box, slack)):
             ends = -high.astype(np.float64) - wider, -low.astype(np.float64) + wider
             outward = np.nextafter(ends[0], -np.inf), np.nextafter(ends[1], np.inf)
-            found.append(head_gaps(head, outward, labels, FOLDED) > 0)  # type: ignore[arg-type]
+            found.append(head_gaps(head, outward, labels, FOLDED) > 0)
         return found[0], found[1]
 
     @cached_property
