@@ -73,6 +73,7 @@ def export(
     data = onnx_model.SerializeToString(deterministic=True)
     write_bytes(model, data)
     exactly = f"every operation exact on a grid of 2^-{grid} pixel" if precision == "exact" else precision
+    exactly += " in front of the head" if precision == "exact" and net.spec.head else ""
     return f"{len(net.spec.layers)} layers, {exactly}, form {graph.form}, {len(data):,} bytes"
 
 

@@ -13,9 +13,9 @@ from linfdeploy import __version__
 from linfdeploy.errors import ExportError
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.onnx.chain import Chain
-from linfdeploy.onnx.passes.fold import fold_normalization, fold_shifts
+from linfdeploy.onnx.passes.fold import fold_head, fold_normalization, fold_shifts
 from linfdeploy.onnx.passes.ranges import check_exact, check_finite, value_ranges
-from linfdeploy.onnx.passes.round import round_layers
+from linfdeploy.onnx.passes.round import round_head, round_layers
 from linfdeploy.onnx.pixel_net import PixelNet, Precision
 from linfdeploy.onnx.trace import chain_from_net
 from linfdeploy.onnx.write import GraphOptions, model_from_net
@@ -61,9 +61,10 @@ def pixel_net_from_chain(chain: Chain, precision: Precision, grid: int) -> Pixel
     Raises:
         ExportError: The net cannot keep the promise; the numbers say why.
     """
-    layers = round_layers(fold_shifts(fold_normalization(chain)), precision, grid)
+    folded = fold_normalization(chain)
+    layers, head = round_layers(fold_shifts(folded), precision, grid), round_head(fold_head(folded), precision)
     exact = precision == "exact"
-    pixel_net = PixelNet(chain.input_shape, layers, grid if exact else None)
+    pixel_net = PixelNet(chain.input_shape, layers, grid if exact else None, head)
     if exact:
         check_exact(pixel_net, grid)
     check_finite(pixel_net)
@@ -81,6 +82,11 @@ def model_from_checkpoint_net(net: LinfNet, options: ExportOptions, checkpoint_s
     Raises:
         ExportError: The net cannot keep what the precision promises.
     """
+    if options.graph.radius and net.spec.head:
+        raise ExportError(
+            "the net has a head, through which no radius follows from the logits; expected a net of distance "
+            "layers alone: leave out --radius, and have verify find each sample's"
+        )
     pixel_net = pixel_net_from_net(net, options.precision, options.grid)
     metadata = {
         "format": "linfdeploy.onnx/1",

@@ -12,7 +12,9 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from linfdeploy import __version__
+from linfdeploy.errors import ExportError
 from linfdeploy.onnx import linf_dist
+from linfdeploy.onnx.mlp_head import MlpHead
 from linfdeploy.onnx.pixel_net import PixelNet
 from linfdeploy.onnx.radius import radius_initializers, radius_nodes, radius_outputs
 
@@ -86,13 +88,35 @@ def _net_nodes(net: PixelNet, form: Form) -> list[NodeProto]:
         helper.make_node("Flatten", ["pixels"], ["layer0.x"], name="flatten", axis=1),
     ]
     write = linf_dist.standard_nodes if form == "standard" else _op_nodes
+    last = "distances" if net.head is None else "features"
     for index in range(len(net.layers)):
         name = f"layer{index}"
-        y = f"layer{index + 1}.x" if index + 1 < len(net.layers) else "distances"
+        y = f"layer{index + 1}.x" if index + 1 < len(net.layers) else last
         nodes += write(f"{name}.x", f"{name}.weight", f"{name}.bias", y, name)
-    nodes.append(helper.make_node("Neg", ["distances"], ["logits.half" if half else "logits"], name="negate"))
+    logits = "logits.half" if half else "logits"
+    if net.head is None:
+        nodes.append(helper.make_node("Neg", ["distances"], [logits], name="negate"))
+    else:
+        nodes += _head_nodes(net.head, logits)
     if half:
         nodes.append(helper.make_node("Cast", ["logits.half"], ["logits"], name="widen", to=TensorProto.FLOAT))
+    return nodes
+
+
+def _head_nodes(head: MlpHead, logits: str) -> list[NodeProto]:
+    """Returns `Gemm, Tanh, ..., Gemm` from `features` on."""
+    if head.activation != "tanh":
+        raise ExportError(
+            f"the head's activation is {head.activation!r}; expected 'tanh', of which graphs are made"
+        )
+    nodes, x = [], "features"
+    for index in range(len(head.weights)):
+        name, last = f"head{index}", index + 1 == len(head.weights)
+        y = logits if last else f"{name}.y"
+        nodes.append(helper.make_node("Gemm", [x, f"{name}.weight", f"{name}.bias"], [y], name=name, transB=1))
+        if not last:
+            x = f"{name}.tanh"
+            nodes.append(helper.make_node("Tanh", [y], [x], name=x))
     return nodes
 
 
@@ -101,8 +125,12 @@ def _op_nodes(x: str, w: str, b: str, y: str, name: str) -> list[NodeProto]:
 
 
 def _weights(net: PixelNet) -> list[onnx.TensorProto]:
+    parts = [(f"layer{index}", layer.weight, layer.bias) for index, layer in enumerate(net.layers)]
+    if net.head is not None:
+        pairs = zip(net.head.weights, net.head.biases, strict=True)
+        parts += [(f"head{index}", weight, bias) for index, (weight, bias) in enumerate(pairs)]
     return [
-        numpy_helper.from_array(value, f"layer{index}.{name}")
-        for index, layer in enumerate(net.layers)
-        for name, value in (("weight", layer.weight), ("bias", layer.bias))
+        numpy_helper.from_array(value, f"{place}.{name}")
+        for place, weight, bias in parts
+        for name, value in (("weight", weight), ("bias", bias))
     ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
 from linfdeploy.engines.base import Images
 from linfdeploy.kernels.torch.linf_dist import linf_dist
@@ -47,12 +48,25 @@ class Twin:
             (torch.from_numpy(layer.weight.astype(np.float32)), torch.from_numpy(layer.bias.astype(np.float32)))
             for layer in net.layers
         ]
+        head = () if net.head is None else zip(net.head.weights, net.head.biases, strict=True)
+        self._head = [
+            (torch.from_numpy(weight.astype(np.float32)), torch.from_numpy(bias.astype(np.float32)))
+            for weight, bias in head
+        ]
+        self._activation = None if net.head is None else net.head.activation
 
     def logits(self, x: torch.Tensor, p: float = math.inf) -> torch.Tensor:
-        """Returns logits (N, K) in pixels for x (N, I) in pixels, at norm p."""
+        """Returns logits (N, K), of a pure net in pixels, for x (N, I) in pixels, at norm p."""
         for weight, bias in self._layers:
             x = (linf_dist(x, weight) if math.isinf(p) else lp_dist(x, weight, p)) + bias
-        return -x
+        if not self._head:
+            return -x
+        for index, (weight, bias) in enumerate(self._head):
+            x = F.linear(self._activated(x) if index else x, weight, bias)
+        return x
+
+    def _activated(self, x: torch.Tensor) -> torch.Tensor:
+        return x.tanh() if self._activation == "tanh" else x.clamp(-1, 1)
 
     def gradient(self, x: torch.Tensor, p: float, loss: Loss) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Returns the logits (N, K) at norm p, each row's loss (N,), and its gradient, (N, I).

@@ -71,6 +71,11 @@ def edge_model(path: Path, target: str) -> EdgeModel:
     graph = read_graph(path)
     if graph.departures:
         raise EngineError(f"{path}: {graph.departures[0]}; expected a graph as exported: export it again")
+    if graph.net.head is not None:
+        raise EngineError(
+            f"{path} has a head, whose bits differ between machines, so that there are no golden ones; expected a "
+            "net of distance layers alone: build and verify it on the device itself"
+        )
     goal = TARGETS[target]
     if graph.options.form == "function" and goal.prefers_functions:
         raise EngineError(
