@@ -15,15 +15,20 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkUnits", "sorted_by_cost", "unit_of"]
 
-EMULATED = {
-    "kernels/cuda/test_emulated.py",
-    "kernels/cuda/test_ops.py",
-    "plugins_trt/test_aot.py",
-    "plugins_trt/test_conformance.py",
-    "plugins_trt/test_verify_golden.py",
-    "plugins_trt/test_verify_golden_refusals.py",
+SHARED = {
+    # The builds of the kernels for the emulator.
+    "emulator": (
+        "kernels/cuda/test_emulated.py",
+        "kernels/cuda/test_ops.py",
+        "plugins_trt/test_aot.py",
+        "plugins_trt/test_conformance.py",
+        "plugins_trt/test_verify_golden.py",
+        "plugins_trt/test_verify_golden_refusals.py",
+    ),
+    # The process that ranks are forked from, which takes seconds to import torch.
+    "ranks": ("test_ranks.py", "verify/test_resume.py", "verify/test_shards.py"),
 }
-"""Files that run the same builds of the kernels on the emulator."""
+"""Files that use one costly thing, and what it is."""
 
 LONGEST = (
     "emulator",
@@ -36,7 +41,7 @@ LONGEST = (
 def unit_of(nodeid: str) -> str:
     """A test's unit: its file, or what several files share."""
     file = nodeid.split("::", maxsplit=1)[0].removeprefix("tests/")
-    return "emulator" if file in EMULATED else file
+    return next((unit for unit, files in SHARED.items() if file in files), file)
 
 
 def sorted_by_cost(items: list[pytest.Item]) -> list[pytest.Item]:
@@ -45,7 +50,7 @@ def sorted_by_cost(items: list[pytest.Item]) -> list[pytest.Item]:
     return sorted(items, key=lambda item: rank.get(unit_of(item.nodeid), len(rank)))
 
 
-class WorkUnits(LoadScopeScheduling):
+class WorkUnits(LoadScopeScheduling):  # type: ignore[misc]
     """Hands out whole units, in the order of their first tests."""
 
     def __init__(self, config: pytest.Config, log: Any = None) -> None:
