@@ -47,9 +47,10 @@ $(VENV)/train.stamp: $(VENV)/build.stamp $(SOURCES)
 	$(PIP) install --no-build-isolation --editable '.[train]'
 	touch $@
 
-$(VENV)/dev.stamp: $(VENV)/train.stamp
+# Everything of train is in dev: one resolution and one build do for both.
+$(VENV)/dev.stamp: $(VENV)/build.stamp $(SOURCES)
 	$(PIP) install --no-build-isolation --editable '.[dev]'
-	touch $@
+	touch $(VENV)/train.stamp $@
 
 # Never fails: tests whose runtime is missing skip and say so. There is no stamp then, so that it is tried again.
 $(VENV)/tensorrt.stamp: $(VENV)/build.stamp
