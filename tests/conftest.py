@@ -26,6 +26,10 @@ settings.register_profile("linfdeploy", deadline=None)
 settings.load_profile("linfdeploy")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="also run what repeats other tests at length")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> WorkUnits | None:
     """Tests that share builds or other fixtures stay on one worker, unless another way of sharing is asked for."""
@@ -33,9 +37,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> WorkUnits | 
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests that take longest come first."""
-    items[:] = sorted_by_cost(items)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The tests that take longest come first; those that repeat others at length, only when asked for."""
+    chosen = [item for item in items if config.getoption("thorough") or not item.get_closest_marker("thorough")]
+    config.hook.pytest_deselected(items=list(set(items) - set(chosen)))
+    items[:] = sorted_by_cost(chosen)
 
 
 @pytest.fixture(params=_cpu.available())
