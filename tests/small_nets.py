@@ -21,7 +21,7 @@ from oracles import exact_net
 
 from linfdeploy.nets.checkpoint import save_checkpoint
 from linfdeploy.nets.net import LinfNet
-from linfdeploy.nets.spec import LinfDistSpec, NetSpec
+from linfdeploy.nets.spec import LayerSpec, NetSpec
 from linfdeploy.onnx.export import ExportOptions, model_from_checkpoint_net
 from linfdeploy.onnx.pixel_net import PixelLayer, PixelNet, Precision
 from linfdeploy.onnx.trace import chain_from_net
@@ -82,7 +82,7 @@ def torch_net(
     shape: tuple[int, int, int] = SHAPE,
     mean: tuple[float, ...] = (0.3,),
     std: float = 0.4,
-    layers: tuple[LinfDistSpec, ...] | None = None,
+    layers: tuple[LayerSpec, ...] | None = None,
 ) -> LinfNet:
     """A net as training leaves it: means, biases and weights all random."""
     spec = NetSpec.mlp(shape, mean, std, (7, 5), 3) if layers is None else NetSpec(shape, mean, std, layers)

@@ -5,6 +5,9 @@ Certified by margin: `logit_y - logit_j > 2 eps / std` for every wrong class j, 
 1/std-Lipschitz. Certified by interval: bounds over `[image - eps, image + eps]` clipped to [0, 1] keep the true
 class first; never fewer, since no layer widens an interval. Both are figures to train by: `linfdeploy verify`
 proves them for the net that is deployed.
+
+A net with a head has features in the place of logits: by margin, each moves by `eps / std`; by interval, the boxes
+end where the head begins. Through the head they go as `margins` says.
 """
 
 from __future__ import annotations
@@ -14,16 +17,34 @@ from dataclasses import dataclass
 
 import torch
 
-from linfdeploy.kernels import linf_dist_bounds
-from linfdeploy.nets.layers import LinfDist
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.ranks import ALONE, Ranks
 from linfdeploy.training.augment import unit_range
 from linfdeploy.training.data import Dataset
+from linfdeploy.training.margins import worst_in_box, worst_logits
 
-__all__ = ["Evaluation", "evaluate", "interval_logits"]
+__all__ = ["Evaluation", "Exported", "evaluate", "interval_features"]
 
 BATCH = 512
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is proved of the net that is deployed: its weights are on a grid, so that nothing rounds.
+
+    Attributes:
+        samples: Test images.
+        grid: k of the grid of 2^-k pixel.
+        levels: The radius, in levels of 255.
+        clean: The share that is classified correctly.
+        certified: The share that is so within the radius, by the exact margin: certificate E of `verify`.
+    """
+
+    samples: int
+    grid: int
+    levels: int
+    clean: float
+    certified: float
 
 
 @dataclass(frozen=True)
@@ -36,6 +57,7 @@ class Evaluation:
         clean: Classified correctly.
         certified: Classified correctly within the radius, by intervals.
         certified_margin: The same, by the margin alone.
+        exported: The same after export, without rounding errors; None where that was not asked for.
     """
 
     samples: int
@@ -43,6 +65,7 @@ class Evaluation:
     clean: float
     certified: float
     certified_margin: float
+    exported: Exported | None = None
 
 
 @torch.no_grad()
@@ -73,38 +96,39 @@ def evaluate(net: LinfNet, dataset: Dataset, eps: float, ranks: Ranks = ALONE) -
     return Evaluation(samples, eps, clean, certified, by_margin)
 
 
-def interval_logits(net: LinfNet, images: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bounds the logits of a net in evaluation mode over boxes, clipped to the range of pixels.
+def interval_features(net: LinfNet, images: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bounds what leaves the distance layers over boxes, clipped to the range of pixels.
 
     Args:
-        net: At p = inf.
+        net: At p = inf, in evaluation mode.
         images: (N, C, H, W) float32 in [0, 1].
         eps: A fraction of the pixel range.
 
     Returns:
-        Lower and upper bounds, (N, classes) float32 each.
+        Lower and upper bounds, (N, F) float32 each; of a pure net the distances to the classes.
     """
     lower = net.normalize((images - eps).clamp(0, 1))
     upper = net.normalize((images + eps).clamp(0, 1))
-    for layer in net.layers:
-        assert isinstance(layer, LinfDist)
-        lower, upper = linf_dist_bounds(lower, upper, layer.weight)
-        for shift in _shifts(layer):
-            lower, upper = lower + shift, upper + shift
-    return -upper, -lower
-
-
-def _shifts(layer: LinfDist) -> list[torch.Tensor]:
-    shifts = [] if layer.mean_shift is None else [-layer.mean_shift.running_mean]
-    return shifts if layer.bias is None else [*shifts, layer.bias]
+    for layer in net.distances:
+        lower, upper = layer.bounds(lower, upper)
+    return lower, upper
 
 
 def _count(net: LinfNet, images: torch.Tensor, labels: torch.Tensor, eps: float) -> torch.Tensor:
-    logits = net(images).double()
+    features = net.features(images)
+    logits, (lower, upper) = net.logits(features).double(), interval_features(net, images, eps)
     margin = _least_margin(logits, logits, labels)
-    lower, upper = (bound.double() for bound in interval_logits(net, images, eps))
-    certified = _least_margin(lower, upper, labels) > 0
-    return torch.stack([margin > 0, certified, margin > 2 * eps / net.spec.std]).sum(1)
+    if net.head:
+        certified = _wins(worst_in_box(net, lower, upper, labels), labels)
+        by_margin = _wins(worst_logits(net, features, labels, eps / net.spec.std), labels)
+    else:
+        certified = _least_margin(-upper.double(), -lower.double(), labels) > 0
+        by_margin = margin > 2 * eps / net.spec.std
+    return torch.stack([margin > 0, certified, by_margin]).sum(1)
+
+
+def _wins(worst: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return worst.scatter(1, labels[:, None], -math.inf).amax(1) < 0
 
 
 def _least_margin(lower: torch.Tensor, upper: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

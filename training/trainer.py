@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run, epoch by epoch. The same recipe, data and versions give the same bits, resumed or not.
 
-Nothing random outlives an epoch: the order and the shifts of epoch e come from the seed and e alone.
+Nothing random outlives an epoch: order, crops and mirror images of epoch e come from the seed and e alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from linfdeploy.training import graphs
 from linfdeploy.training.average import share_batch_means
 from linfdeploy.training.batches import Batches
 from linfdeploy.training.data import Dataset
+from linfdeploy.training.history import History
 from linfdeploy.training.place import CPU, Place
 from linfdeploy.training.recipe import Recipe
 from linfdeploy.training.schedules import Dials, dials_at
@@ -39,10 +40,11 @@ class Trainer:
         place: Where.
         net: The net in training.
         scale: (1,) float32, the papers' scalar s. The logits of the cross-entropy are multiplied by it; margins
-            are not, so it is no part of the net.
+            are not, so it is no part of the net. It stays 1 where the loss has no such cross-entropy.
         optimizer: Adam on both.
         epoch: Epochs done.
         times: What they took.
+        history: What they came to, which is for the caller to add to.
     """
 
     def __init__(self, recipe: Recipe, dataset: Dataset, place: Place = CPU) -> None:
@@ -50,6 +52,7 @@ class Trainer:
         self.place = place
         self.epoch = 0
         self.times = PhaseTimes()
+        self.history = History()
         self.batches = Batches(recipe, dataset, place)
         self.net = initial_net(recipe, dataset).to(place.device)
         share_batch_means(self.net, place.ranks)
@@ -57,7 +60,7 @@ class Trainer:
         on_device = place.graphs or place.device.type != "cpu"
         self.optimizer = initial_optimizer(recipe, self.net, self.scale, fused=on_device)
         self._std = dataset.std
-        self._step = Step(self.net, self.scale, self.optimizer, place.ranks)
+        self._step = Step(recipe, self.net, self.scale, self.optimizer, place.ranks)
         self._device_step = self._new_device_step() if on_device else None
         self._stream = _stream_on(place.device) if place.device.type == "cuda" else None
 

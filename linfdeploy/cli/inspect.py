@@ -45,8 +45,7 @@ def _checkpoint(file: Path) -> Iterator[tuple[str, object]]:
     yield "file", f"checkpoint, {FORMAT}"
     yield "input", f"{spec.input_shape}, mean {spec.mean}, std {spec.std:g}"
     for index, layer in enumerate(spec.layers):
-        parts = [name for name, on in (("mean shift", layer.mean_shift), ("bias", layer.bias)) if on]
-        yield f"layer {index}", f"{layer.type} {layer.inputs} -> {layer.outputs}, {', '.join(parts) or 'no bias'}"
+        yield f"layer {index}", f"{layer.type} {layer.inputs} -> {layer.outputs}, {layer.parts}"
     yield from sorted(((str(name), str(value)) for name, value in checkpoint.provenance.items()))
 
 

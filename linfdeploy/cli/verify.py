@@ -30,7 +30,8 @@ PATIENCE = timedelta(days=1)
 @click.option("--reference", type=PATH, help="The checkpoint that was signed off.")
 @click.option(
     "--data",
-    help="digits, mnist, fashion-mnist or a .npz file.  [default: the bundle's labelled images, else digits]",
+    help="digits, mnist, cifar10, ... (docs/data.md), or a .npz file.  [default: the bundle's labelled images, "
+    "else digits]",
 )
 @click.option("--data-root", type=PATH, help="The folder of the data set.  [default: ./data]")
 @click.option(

@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Torch layers of an l_inf-distance net. All but the finite-p distance are 1-Lipschitz in l_inf."""
+"""Torch layers of an l_inf-distance net. All but the finite-p distance and the head are 1-Lipschitz in l_inf."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from linfdeploy.kernels.torch.linf_dist import linf_dist
+from linfdeploy.kernels.torch.linf_dist import linf_dist, linf_dist_bounds
 from linfdeploy.kernels.torch.lp_dist import lp_dist
-from linfdeploy.nets.spec import LinfDistSpec
+from linfdeploy.nets.layer_specs import LayerSpec, LinearSpec, LinfDistSpec
 
-__all__ = ["LinfDist", "MeanShift", "Normalize"]
+__all__ = ["Bounds", "DistanceLayer", "Linear", "LinfDist", "MeanShift", "Normalize", "layer_of"]
+
+Bounds: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 # The running mean of the papers' code: running <- 0.9 running + 0.1 batch mean.
 MEAN_SHIFT_MOMENTUM = 0.1
@@ -65,11 +69,8 @@ class MeanShift(nn.Module):
         return y - mean
 
 
-class LinfDist(nn.Module):
-    """`y_o = (sum_i |x_i - w_oi|^p)^(1/p) - mean_o + b_o`, with p = inf unless training sets it.
-
-    Source: Zhang et al., "Towards Certifying l_inf Robustness using Neural Networks with l_inf-dist Neurons",
-    ICML 2021.
+class DistanceLayer(nn.Module):
+    """A distance, then `- mean_o + b_o`; at p = inf and in evaluation mode 1-Lipschitz in l_inf.
 
     Attributes:
         p: The norm; certificates hold at `math.inf` only.
@@ -77,22 +78,118 @@ class LinfDist(nn.Module):
             only chooses them; None: `p` is the norm.
         weight: (O, I) float32.
         bias: (O,) float32, or None.
+        mean_shift: Behind the distance, or None.
     """
 
-    def __init__(self, spec: LinfDistSpec) -> None:
+    def __init__(self, weight: torch.Tensor, *, mean_shift: bool, bias: bool) -> None:
         super().__init__()
         self.p = math.inf
         self.p_now: torch.Tensor | None = None
-        self.weight = nn.Parameter(torch.randn(spec.outputs, spec.inputs))
-        self.bias = nn.Parameter(torch.zeros(spec.outputs)) if spec.bias else None
-        self.mean_shift = MeanShift(spec.outputs) if spec.mean_shift else None
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.zeros(len(weight))) if bias else None
+        self.mean_shift = MeanShift(len(weight)) if mean_shift else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps (N, I) to (N, O), both float32."""
-        y = linf_dist(x, self.weight) if math.isinf(self.p) else lp_dist(x, self.weight, self.p, self.p_now)
+        y = self.distance(x)
         if self.mean_shift is not None:
             y = self.mean_shift(y)
         return y if self.bias is None else y + self.bias
+
+    def bounds(self, lower: torch.Tensor, upper: torch.Tensor) -> Bounds:
+        """Bounds `forward` over boxes, at p = inf and in evaluation mode, without gradient.
+
+        Args:
+            lower: (N, I) float32, lower ends.
+            upper: (N, I) float32, upper ends.
+
+        Returns:
+            Lower and upper bounds, (N, O) float32 each.
+        """
+        lower, upper = self.distance_bounds(lower, upper)
+        if self.mean_shift is not None:
+            lower, upper = lower - self.mean_shift.running_mean, upper - self.mean_shift.running_mean
+        return (lower, upper) if self.bias is None else (lower + self.bias, upper + self.bias)
+
+    def distance(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the distances (N, O) at the norm that is set, before mean shift and bias."""
+        raise NotImplementedError
+
+    def distance_bounds(self, lower: torch.Tensor, upper: torch.Tensor) -> Bounds:
+        """Bounds `distance` at p = inf over boxes."""
+        raise NotImplementedError
+
+
+class LinfDist(DistanceLayer):
+    """`y_o = (sum_i |x_i - w_oi|^p)^(1/p) - mean_o + b_o`, with p = inf unless training sets it.
+
+    Source: Zhang et al., "Towards Certifying l_inf Robustness using Neural Networks with l_inf-dist Neurons",
+    ICML 2021.
+    """
+
+    def __init__(self, spec: LinfDistSpec) -> None:
+        super().__init__(torch.randn(spec.outputs, spec.inputs), mean_shift=spec.mean_shift, bias=spec.bias)
+
+    def distance(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the distances (N, O) at the norm that is set, before mean shift and bias."""
+        return linf_dist(x, self.weight) if math.isinf(self.p) else lp_dist(x, self.weight, self.p, self.p_now)
+
+    def distance_bounds(self, lower: torch.Tensor, upper: torch.Tensor) -> Bounds:
+        """Bounds `distance` at p = inf over boxes."""
+        return linf_dist_bounds(lower, upper, self.weight)
+
+
+class Linear(nn.Module):
+    """`activation(W x / sqrt(I) + b)`, a layer of the head; the division is no part of what is stored.
+
+    Attributes:
+        weight: (O, I) float32, W.
+        bias: (O,) float32.
+        activation: `tanh` or `none`.
+    """
+
+    def __init__(self, spec: LinearSpec) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(spec.outputs, spec.inputs))
+        self.bias = nn.Parameter(torch.zeros(spec.outputs))
+        self.activation = spec.activation
+
+    @property
+    def scaled_weight(self) -> torch.Tensor:
+        """What the input is multiplied by, (O, I): `W / sqrt(I)`."""
+        return self.weight / math.sqrt(self.weight.shape[1])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps (N, I) to (N, O), both float32."""
+        return self.activated(F.linear(x, self.scaled_weight, self.bias))
+
+    def bounds(self, lower: torch.Tensor, upper: torch.Tensor) -> Bounds:
+        """Bounds `forward` over boxes in real arithmetic, computed in the dtype at hand, with gradient.
+
+        Args:
+            lower: (N, I), lower ends.
+            upper: (N, I), upper ends.
+
+        Returns:
+            Lower and upper bounds, (N, O) each.
+        """
+        weight = self.scaled_weight
+        centre = F.linear((lower + upper) / 2, weight, self.bias)
+        radius = F.linear((upper - lower) / 2, weight.abs())
+        return self.activated(centre - radius), self.activated(centre + radius)
+
+    def activated(self, y: torch.Tensor) -> torch.Tensor:
+        """Returns the activation of (N, O)."""
+        return y.tanh() if self.activation == "tanh" else y
+
+
+MODULES: Mapping[str, Callable[[Any], nn.Module]] = {"linear": Linear, "linf_dist": LinfDist}
+"""The torch layer of each type of `layer_specs.LAYER_TYPES`."""
+
+
+def layer_of(spec: LayerSpec) -> nn.Module:
+    """Returns the layer that a spec describes, with random weights."""
+    return MODULES[spec.type](spec)
 
 
 def _mean_of_rows(y: torch.Tensor) -> torch.Tensor:

@@ -6,23 +6,24 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from linfdeploy.nets.layers import LinfDist, Normalize
+from linfdeploy.nets.layers import DistanceLayer, Linear, Normalize, layer_of
 from linfdeploy.nets.spec import NetSpec
 
 __all__ = ["LinfNet"]
 
 
 class LinfNet(nn.Module):
-    """Normalisation, then `spec.layers`; the logits are the negated distances of the last layer.
+    """Normalisation, distance layers, and a head of linear layers or, in a pure net, a negation.
 
-    At p = inf and in evaluation mode every logit is 1/std-Lipschitz in l_inf of the image.
+    At p = inf and in evaluation mode every feature, and so every logit of a pure net, is 1/std-Lipschitz in l_inf
+    of the image.
     """
 
     def __init__(self, spec: NetSpec) -> None:
         super().__init__()
         self.spec = spec
         self.normalize = Normalize(spec.mean, spec.std)
-        self.layers = nn.ModuleList(LinfDist(layer) for layer in spec.layers)
+        self.layers = nn.ModuleList(layer_of(layer) for layer in spec.layers)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Returns logits.
@@ -31,20 +32,48 @@ class LinfNet(nn.Module):
             images: (N, C, H, W) float32 in [0, 1].
 
         Returns:
-            (N, classes) float32, in units of normalised pixels (one is `std` of the pixel range).
+            (N, classes) float32; of a pure net in units of normalised pixels (one is `std` of the pixel range).
+        """
+        return self.logits(self.features(images))
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns what leaves the last distance layer.
+
+        Args:
+            images: (N, C, H, W) float32 in [0, 1].
+
+        Returns:
+            (N, F) float32, in units of normalised pixels; of a pure net the distances to the classes.
         """
         x: torch.Tensor = self.normalize(images)
-        for layer in self.layers:
+        for layer in self.distances:
             x = layer(x)
-        return -x
+        return x
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """Returns the logits (N, classes) of features (N, F): the head's outputs, or the negated distances."""
+        if not self.head:
+            return -features
+        for layer in self.head:
+            features = layer(features)
+        return features
+
+    @property
+    def distances(self) -> list[DistanceLayer]:
+        """The distance layers, in order."""
+        return [layer for layer in self.layers if isinstance(layer, DistanceLayer)]
+
+    @property
+    def head(self) -> list[Linear]:
+        """The linear layers behind them, in order; none in a pure net."""
+        return [layer for layer in self.layers if isinstance(layer, Linear)]
 
     def set_p(self, p: float, p_now: torch.Tensor | None = None) -> None:
-        """Sets the norm of every layer; `math.inf` is the net that is certified and exported.
+        """Sets the norm of every distance layer; `math.inf` is the net that is certified and exported.
 
         Args:
             p: The norm.
             p_now: (1,) float32 where the kernels are to read a finite norm when they run, or None.
         """
-        for layer in self.layers:
-            assert isinstance(layer, LinfDist)
+        for layer in self.distances:
             layer.p, layer.p_now = p, p_now

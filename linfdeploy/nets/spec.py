@@ -6,11 +6,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from linfdeploy.errors import CheckpointError, brief
+from linfdeploy.nets.layer_specs import LayerSpec, LinearSpec, LinfDistSpec, layer_from_json, read_fields
 
-__all__ = ["MAX_UNITS", "LinfDistSpec", "NetSpec"]
+__all__ = ["MAX_UNITS", "LayerSpec", "LinearSpec", "LinfDistSpec", "NetSpec"]
 
 MAX_UNITS = 2**24
 """The most inputs or outputs a layer may claim; beyond it a file is taken for hostile."""
@@ -21,38 +23,23 @@ SMALLEST_STD = 2.0**-126
 
 
 @dataclass(frozen=True)
-class LinfDistSpec:
-    """One layer, `y_o = max_i |x_i - w_oi| - mean_o + b_o`.
-
-    Attributes:
-        inputs: Number of inputs I.
-        outputs: Number of outputs O.
-        mean_shift: Whether the batch mean (training) or the running mean (evaluation) is subtracted.
-        bias: Whether a bias is added.
-    """
-
-    inputs: int
-    outputs: int
-    mean_shift: bool
-    bias: bool
-    type: str = "linf_dist"
-
-
-@dataclass(frozen=True)
 class NetSpec:
-    """A net of l_inf-distance layers on normalised images; its logits are negated distances.
+    """A net of distance layers on normalised images, with or without a head of linear layers behind them.
+
+    The logits of a pure net are negated distances, those of a net with a head the head's own outputs.
 
     Attributes:
         input_shape: (C, H, W) of an image.
         mean: Per channel, in [0, 1] pixel units; the input is `(image - mean) / std`.
         std: One positive scalar, so that an l_inf ball of images stays a ball.
-        layers: The layers, the last of which has one output per class.
+        layers: Distance layers, then the linear ones of the head, if there is one: tanh behind all but the last.
+            The last layer has one output per class.
     """
 
     input_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: float
-    layers: tuple[LinfDistSpec, ...]
+    layers: tuple[LayerSpec, ...]
 
     def __post_init__(self) -> None:
         """Checks that the parts fit together.
@@ -62,11 +49,22 @@ class NetSpec:
         """
         _check_input(self.input_shape, self.mean, self.std)
         _check_layers(self.layers, math.prod(self.input_shape))
+        _check_order(self.layers)
 
     @property
     def classes(self) -> int:
         """Number of classes."""
         return self.layers[-1].outputs
+
+    @property
+    def distances(self) -> tuple[LayerSpec, ...]:
+        """The layers in front of the head."""
+        return tuple(layer for layer in self.layers if layer.is_distance)
+
+    @property
+    def head(self) -> tuple[LinearSpec, ...]:
+        """The linear layers behind the distance layers; none in a pure net."""
+        return tuple(layer for layer in self.layers if isinstance(layer, LinearSpec))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the spec as data that JSON can hold."""
@@ -79,8 +77,8 @@ class NetSpec:
         Raises:
             CheckpointError: A field is missing, unknown, of the wrong type or contradicts another.
         """
-        fields = _fields(data, {"input_shape", "mean", "std", "layers", "classes"}, "the spec")
-        layers = tuple(_layer_from_json(index, layer) for index, layer in enumerate(_sequence(fields, "layers")))
+        fields = read_fields(data, {"input_shape", "mean", "std", "layers", "classes"}, "the spec")
+        layers = tuple(layer_from_json(index, layer) for index, layer in enumerate(_sequence(fields, "layers")))
         spec = NetSpec(
             input_shape=_shape(fields),
             mean=tuple(_number(value, "mean") for value in _sequence(fields, "mean")),
@@ -101,14 +99,26 @@ class NetSpec:
         std: float,
         hidden: tuple[int, ...],
         classes: int,
+        head: tuple[int, ...] | None = None,
     ) -> NetSpec:
-        """Returns the papers' net: hidden layers with mean shift, an output layer with bias."""
-        sizes = (math.prod(input_shape), *hidden, classes)
-        last = len(sizes) - 2
-        layers = tuple(
-            LinfDistSpec(sizes[i], sizes[i + 1], mean_shift=i < last, bias=i == last) for i in range(last + 1)
-        )
-        return NetSpec(input_shape, mean, std, layers)
+        """Returns the papers' net: hidden layers with mean shift, then an output layer with bias or a head.
+
+        Args:
+            input_shape: (C, H, W) of an image.
+            mean: Per channel.
+            std: Of all channels.
+            hidden: Units of the hidden distance layers.
+            classes: Number of classes.
+            head: Units of the head's hidden linear layers; None: there is no head.
+        """
+        sizes = (math.prod(input_shape), *hidden)
+        layers: list[LayerSpec] = [LinfDistSpec(i, o, mean_shift=True, bias=False) for i, o in pairwise(sizes)]
+        if head is None:
+            layers.append(LinfDistSpec(sizes[-1], classes, mean_shift=False, bias=True))
+        else:
+            *inner, last = pairwise((sizes[-1], *head, classes))
+            layers += [*(LinearSpec(i, o, "tanh") for i, o in inner), LinearSpec(*last, "none")]
+        return NetSpec(input_shape, mean, std, tuple(layers))
 
 
 def _check_input(shape: tuple[int, int, int], mean: tuple[float, ...], std: float) -> None:
@@ -122,7 +132,7 @@ def _check_input(shape: tuple[int, int, int], mean: tuple[float, ...], std: floa
         raise CheckpointError(f"std is {std}; expected one finite positive float32 number")
 
 
-def _check_layers(layers: tuple[LinfDistSpec, ...], inputs: int) -> None:
+def _check_layers(layers: tuple[LayerSpec, ...], inputs: int) -> None:
     if not layers:
         raise CheckpointError("the spec has no layers; expected at least one")
     for index, layer in enumerate(layers):
@@ -136,22 +146,19 @@ def _check_layers(layers: tuple[LinfDistSpec, ...], inputs: int) -> None:
         raise CheckpointError(f"the last layer has {inputs} output; expected at least 2 classes")
 
 
-def _layer_from_json(index: int, data: object) -> LinfDistSpec:
-    what = f"layer {index}"
-    fields = _fields(data, {"type", "inputs", "outputs", "mean_shift", "bias"}, what)
-    if fields["type"] != "linf_dist":
-        raise CheckpointError(f"{what} is of type {brief(fields['type'])}; expected 'linf_dist'")
-    for name, kind in (("inputs", int), ("outputs", int), ("mean_shift", bool), ("bias", bool)):
-        if type(fields[name]) is not kind:
-            raise CheckpointError(f"{what}: {name} is {brief(fields[name])}; expected {kind.__name__}")
-    return LinfDistSpec(fields["inputs"], fields["outputs"], fields["mean_shift"], fields["bias"])
-
-
-def _fields(data: object, expected: set[str], what: str) -> Mapping[str, Any]:
-    if not isinstance(data, Mapping) or set(data) != expected:
-        found = brief(list(data)) if isinstance(data, Mapping) else type(data).__name__
-        raise CheckpointError(f"{what} is {found}; expected the fields {sorted(expected)}")
-    return data
+def _check_order(layers: tuple[LayerSpec, ...]) -> None:
+    distances = [layer.is_distance for layer in layers]
+    if not distances[0] or distances != sorted(distances, reverse=True):
+        raise CheckpointError(
+            f"the layers are of the types {brief([layer.type for layer in layers])}; expected at least one "
+            "distance layer first, and linear layers behind all of them"
+        )
+    found = [layer.activation for layer in layers if isinstance(layer, LinearSpec)]
+    if found and found != ["tanh"] * (len(found) - 1) + ["none"]:
+        raise CheckpointError(
+            f"the head's activations are {brief(found)}; expected 'tanh' behind every linear layer but the last, "
+            "and 'none' there"
+        )
 
 
 def _sequence(fields: Mapping[str, Any], name: str) -> list[Any]:

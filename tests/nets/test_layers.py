@@ -10,8 +10,9 @@ import oracles
 import pytest
 import torch
 
-from linfdeploy.nets.layers import LinfDist, MeanShift, Normalize
-from linfdeploy.nets.spec import LinfDistSpec
+from linfdeploy.nets.layer_specs import LAYER_TYPES
+from linfdeploy.nets.layers import MODULES, Linear, LinfDist, MeanShift, Normalize, layer_of
+from linfdeploy.nets.spec import LinearSpec, LinfDistSpec
 
 
 def _normal(seed: int, *shape: int) -> oracles.Float32:
@@ -91,3 +92,50 @@ def test_state_follows_the_spec() -> None:
     }
     assert set(LinfDist(LinfDistSpec(3, 2, False, False)).state_dict()) == {"weight"}
     assert math.isinf(LinfDist(LinfDistSpec(3, 2, False, False)).p)
+
+
+def test_every_type_has_its_layer() -> None:
+    assert set(MODULES) == set(LAYER_TYPES)
+    assert isinstance(layer_of(LinfDistSpec(3, 2, True, True)), LinfDist)
+    assert isinstance(layer_of(LinearSpec(3, 2, "none")), Linear)
+
+
+@pytest.mark.parametrize("mean_shift", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_bounds_are_attained_at_points(mean_shift: bool, bias: bool) -> None:
+    """A distance of one input attains both ends."""
+    layer = LinfDist(LinfDistSpec(1, 4, mean_shift, bias)).eval().requires_grad_(False)
+    for tensor in (layer.bias, layer.mean_shift and layer.mean_shift.running_mean):
+        if isinstance(tensor, torch.Tensor):
+            tensor.copy_(torch.from_numpy(_normal(5, 4)))
+    low, high = torch.from_numpy(_normal(6, 7, 1)), torch.from_numpy(_normal(6, 7, 1) + 1)
+    points = low + torch.linspace(0, 1, 50)[:, None, None] * (high - low)
+    inside = torch.minimum(torch.maximum(layer.weight.T, low), high)
+    found = torch.cat(
+        [torch.stack([layer(x) for x in points]), torch.stack([layer(x[:, None]) for x in inside.T])]
+    )
+    lower, upper = layer.bounds(low, high)
+    assert torch.equal(found.amin(0), lower)
+    assert torch.equal(found.amax(0), upper)
+
+
+@pytest.mark.parametrize("activation", ["none", "tanh"])
+def test_linear_is_the_product_then_the_activation(activation: str) -> None:
+    layer = Linear(LinearSpec(7, 4, activation)).requires_grad_(False)
+    layer.bias.copy_(torch.from_numpy(_normal(3, 4)))
+    expected = _normal(1, 5, 7).astype(np.float64) @ layer.weight.double().numpy().T / np.sqrt(7) + _normal(3, 4)
+    expected = np.tanh(expected) if activation == "tanh" else expected
+    np.testing.assert_allclose(layer(torch.from_numpy(_normal(1, 5, 7))).numpy(), expected, 1e-5, 1e-6)
+    assert set(layer.state_dict()) == {"weight", "bias"}
+
+
+@pytest.mark.parametrize("activation", ["none", "tanh"])
+def test_linear_bounds_are_those_of_the_corners(activation: str) -> None:
+    layer = Linear(LinearSpec(5, 3, activation)).double().requires_grad_(False)
+    low = torch.from_numpy(_normal(1, 4, 5)).double()
+    high = low + torch.from_numpy(_normal(2, 4, 5)).double().abs()
+    choices = torch.cartesian_prod(*[torch.tensor([False, True])] * 5)
+    corners = torch.stack([layer(torch.where(choice, low, high)) for choice in choices])
+    lower, upper = layer.bounds(low, high)
+    np.testing.assert_allclose(lower.numpy(), corners.amin(0).numpy(), 1e-12, 1e-12)
+    np.testing.assert_allclose(upper.numpy(), corners.amax(0).numpy(), 1e-12, 1e-12)

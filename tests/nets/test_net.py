@@ -114,3 +114,43 @@ def test_every_parameter_gets_a_gradient() -> None:
         net.zero_grad()
         net(torch.rand(6, 1, 4, 4)).square().sum().backward()
         assert all(parameter.grad is not None and parameter.grad.any() for parameter in net.parameters())
+
+
+def _net_with_a_head(head: tuple[int, ...]) -> LinfNet:
+    return LinfNet(NetSpec.mlp((1, 2, 2), (0.3,), 0.5, (6, 5), 3, head=head)).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("head", [(), (4,), (4, 7)])
+def test_a_head_is_linear_layers_of_scaled_weights(head: tuple[int, ...]) -> None:
+    net, images = _net_with_a_head(head), torch.rand(9, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+    for layer in net.head:
+        torch.nn.init.normal_(layer.bias)
+    x = net.features(images).double().numpy()
+    for index, layer in enumerate(net.head):
+        x = x @ layer.weight.double().numpy().T / np.sqrt(x.shape[1]) + layer.bias.double().numpy()
+        x = np.tanh(x) if index < len(head) else x
+    np.testing.assert_allclose(net(images).numpy(), x, 1e-4, 1e-5)
+    assert len(net.head) == len(head) + 1
+
+
+def test_features_of_a_net_with_a_head_are_its_distances() -> None:
+    net, image = _net_with_a_head((4,)), [Fraction(k, 8) for k in range(4)]
+    pure = LinfNet(NetSpec.mlp((1, 2, 2), (0.3,), 0.5, (6,), 5)).eval().requires_grad_(False)
+    pure.layers[0], pure.layers[1] = net.layers[0], net.layers[1]
+    images = torch.tensor([float(pixel) for pixel in image]).reshape(1, 1, 2, 2)
+    assert torch.equal(net.features(images), -pure(images))
+    assert torch.equal(pure.logits(pure.features(images)), pure(images))
+
+
+def test_the_norm_reaches_the_distances_alone() -> None:
+    net = _net_with_a_head((4,))
+    net.set_p(8.0)
+    assert [layer.p for layer in net.distances] == [8.0, 8.0]
+    assert [type(layer).__name__ for layer in net.layers] == ["LinfDist", "LinfDist", "Linear", "Linear"]
+    assert net.head == list(net.layers[2:])
+
+
+def test_every_parameter_of_a_head_gets_a_gradient() -> None:
+    net = _net_with_a_head((4,)).train().requires_grad_()
+    net(torch.rand(6, 1, 2, 2)).square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in net.parameters())

@@ -12,7 +12,7 @@ import torch
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.nets.spec import NetSpec
 from linfdeploy.training.data import Dataset
-from linfdeploy.training.evaluation import evaluate, interval_logits
+from linfdeploy.training.evaluation import evaluate, interval_features
 
 EPS = 0.1
 MEAN, STD = 0.3, 0.4
@@ -79,13 +79,13 @@ def test_no_image_in_the_box_leaves_the_bounds() -> None:
     net.set_p(math.inf)
     images = torch.from_numpy(dataset_of(net, 20).images).float() / 255
     with torch.no_grad():
-        lower, upper = interval_logits(net, images, EPS)
+        lower, upper = interval_features(net, images, EPS)
         for seed in range(50):
             torch.manual_seed(seed)
             moved = images + EPS * torch.empty_like(images).uniform_(-1, 1).mul(3).clamp(-1, 1)
-            logits = net(moved.clamp(0, 1))
-            assert (lower <= logits).all()
-            assert (logits <= upper).all()
+            features = net.features(moved.clamp(0, 1))
+            assert (lower <= features).all()
+            assert (features <= upper).all()
 
 
 def test_ties_certify_nothing() -> None:
@@ -103,3 +103,41 @@ def test_the_net_is_left_at_infinity_in_evaluation_mode() -> None:
     evaluate(net, dataset_of(random_net(), 5), EPS)
     assert not net.training
     assert all(layer.p == math.inf for layer in net.layers)
+
+
+def test_a_head_is_certified_through_its_intervals() -> None:
+    """Against the formula in float64; the sample is drawn so that no comparison is close."""
+    generator = torch.Generator().manual_seed(4)
+    net = LinfNet(NetSpec.mlp((1, 3, 3), (MEAN,), STD, (12,), 4, head=(6,))).eval().requires_grad_(False)
+    for tensor in net.state_dict().values():
+        tensor.copy_(torch.randn(tensor.shape, generator=generator))
+    dataset, radius = dataset_of(net, 300), 0.15
+    pixels, labels = dataset.images.reshape(300, -1) / 255.0, dataset.labels
+    found = evaluate(net, dataset, radius)
+    weights = [value.double().numpy() for value in net.state_dict().values()]
+    first, shift, *head = weights
+
+    def features(ends: list[np.ndarray]) -> list[np.ndarray]:
+        low, high = ((end - MEAN) / STD for end in ends)
+        outside = np.maximum(0, np.maximum(low[:, None] - first, first - high[:, None])).max(2)
+        return [outside - shift, np.maximum(high[:, None] - first, first - low[:, None]).max(2) - shift]
+
+    def certified(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        w, b, last, last_bias = head[0] / np.sqrt(12), head[1], head[2] / np.sqrt(6), head[3]
+        centre, radius = (low + high) / 2 @ w.T + b, (high - low) / 2 @ np.abs(w).T
+        low, high = np.tanh(centre - radius), np.tanh(centre + radius)
+        wins = np.ones(300, bool)
+        for row, label in enumerate(labels):
+            for j in set(range(4)) - {label}:
+                d = last[j] - last[label]
+                middle, spread = d @ (low + high)[row] / 2, np.abs(d) @ (high - low)[row] / 2
+                wins[row] &= middle + spread + last_bias[j] - last_bias[label] < 0
+        return wins
+
+    exact = features([pixels, pixels])[0]
+    ball = exact - radius / STD, exact + radius / STD
+    boxes = features([np.maximum(pixels - radius, 0), np.minimum(pixels + radius, 1)])
+    assert found.clean == certified(exact, exact).mean()
+    assert found.certified_margin == certified(*ball).mean()
+    assert found.certified == certified(*boxes).mean()
+    assert 0 < found.certified_margin < found.certified < found.clean

@@ -52,7 +52,7 @@ def exact_logits(net: LinfNet, grey: int) -> list[Fraction]:
             [Fraction(value) for value in state[f"layers.{index}.mean_shift.running_mean"]],
             [Fraction(value) for value in state[f"layers.{index}.bias"]] if layer.bias else None,
         )
-        for index, layer in enumerate(SPEC.layers)
+        for index, layer in enumerate(LAYERS)
     ]
     return oracles.exact_net([(Fraction(grey, 255) - mean) / std], layers)
 

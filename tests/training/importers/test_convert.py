@@ -14,7 +14,7 @@ import torch
 
 from linfdeploy.errors import CheckpointError, InputError
 from linfdeploy.nets.checkpoint import load_checkpoint
-from linfdeploy.training.data import STATISTICS
+from linfdeploy.training.data.dataset import STATISTICS
 from linfdeploy.training.importers.convert import Imported, ImportRequest, import_checkpoint
 from linfdeploy.training.importers.inputs import DATASETS, InputOptions
 
@@ -147,7 +147,7 @@ def test_data_sets(dataset: str, size: int | None, tmp_path: Path) -> None:
     spec = bring(tmp_path / "model.pth", input=InputOptions(dataset)).net.spec
     assert (spec.input_shape, spec.mean, spec.std) == (shape, statistics.mean, statistics.std)
     if dataset in STATISTICS:
-        assert STATISTICS[dataset] == (statistics.mean[0], statistics.std)
+        assert STATISTICS[dataset] == (statistics.mean, statistics.std)
 
 
 def test_options_go_before_the_data_sets_statistics(tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers as data: every type is read back, and what is refused, to the letter."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from linfdeploy.errors import CheckpointError
+from linfdeploy.nets.layer_specs import LAYER_TYPES, LayerSpec, LinearSpec, LinfDistSpec, layer_from_json
+
+KNOWN = f"one of the types {', '.join(LAYER_TYPES)}"
+LAYERS: list[LayerSpec] = [
+    LinfDistSpec(6, 5, True, False),
+    LinfDistSpec(1, 2, False, True),
+    LinearSpec(3, 4, "tanh"),
+]
+
+
+def _refused(text: str) -> Any:
+    return pytest.raises(CheckpointError, match=f"^{re.escape(text)}$")
+
+
+def _data(layer: LayerSpec, **changes: object) -> dict[str, object]:
+    return {**asdict(layer), **changes}  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_round_trip(layer: LayerSpec) -> None:
+    assert layer_from_json(0, json.loads(json.dumps(_data(layer)))) == layer
+
+
+def test_every_type_knows_its_name() -> None:
+    assert list(LAYER_TYPES) == sorted(LAYER_TYPES)
+    assert {LAYER_TYPES[layer.type] for layer in LAYERS} == {LinfDistSpec, LinearSpec}
+    assert [layer.is_distance for layer in LAYERS] == [True, True, False]
+
+
+def test_parts_in_words() -> None:
+    found = [layer.parts for layer in (*LAYERS, LinfDistSpec(1, 2, False, False), LinearSpec(3, 4, "none"))]
+    assert found == ["mean shift", "bias", "bias, tanh", "no bias", "bias"]
+
+
+@pytest.mark.parametrize(("data", "found"), [(7, "int"), (None, "NoneType"), ({"inputs": 5}, "['inputs']")])
+def test_no_type(data: object, found: str) -> None:
+    with _refused(f"layer 3 is {found}; expected a mapping with {KNOWN}"):
+        layer_from_json(3, data)
+
+
+@pytest.mark.parametrize("name", ["conv", "", None, 3, ["linear"], {}])
+def test_unknown_type(name: object) -> None:
+    with _refused(f"layer 0 is of type {name!r}; expected {KNOWN}"):
+        layer_from_json(0, _data(LAYERS[0], type=name))
+
+
+def test_fields_of_another_type() -> None:
+    fields = ["inputs", "outputs", "mean_shift", "bias", "type"]
+    with _refused(f"layer 0 is {fields}; expected the fields ['activation', 'inputs', 'outputs', 'type']"):
+        layer_from_json(0, _data(LAYERS[0], type="linear"))
+
+
+@pytest.mark.parametrize("layer", [LAYERS[0], LAYERS[2]])
+@pytest.mark.parametrize("field", ["inputs", "outputs"])
+@pytest.mark.parametrize("value", [5.0, True, "5", None])
+def test_size_of_the_wrong_type(layer: LayerSpec, field: str, value: object) -> None:
+    with _refused(f"layer 0: {field} is {value!r}; expected int"):
+        layer_from_json(0, _data(layer, **{field: value}))
+
+
+@pytest.mark.parametrize("field", ["mean_shift", "bias"])
+@pytest.mark.parametrize("value", [0, 1, "yes", None])
+def test_flag_of_the_wrong_type(field: str, value: object) -> None:
+    with _refused(f"layer 0: {field} is {value!r}; expected bool"):
+        layer_from_json(0, _data(LAYERS[0], **{field: value}))
+
+
+def test_activation() -> None:
+    with _refused("layer 1: activation is 'relu'; expected one of none, tanh"):
+        layer_from_json(1, _data(LAYERS[2], activation="relu"))
+    with _refused("layer 1: activation is None; expected str"):
+        layer_from_json(1, _data(LAYERS[2], activation=None))
