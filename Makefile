@@ -14,7 +14,7 @@ SOURCES := pyproject.toml CMakeLists.txt \
 # the bindings alone. Each lies in a folder of its own, since no two can be loaded in one process.
 RUNTIMES := lean-10.16.1.11 lean-11.4.0.106 rtx-1.7.1.116 full-10.3.0 full-11.4.0.106
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-all lint format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/train.stamp  ## trains, exports, builds and verifies a net on real digits
@@ -22,6 +22,9 @@ demo: $(VENV)/train.stamp  ## trains, exports, builds and verifies a net on real
 
 test: $(VENV)/dev.stamp $(VENV)/tensorrt.stamp  ## runs the test suite
 	$(BIN)/python -m pytest
+
+test-all: $(VENV)/dev.stamp $(VENV)/tensorrt.stamp  ## runs the test suite, and its repetitions at length
+	$(BIN)/python -m pytest --thorough
 
 lint: $(VENV)/dev.stamp  ## checks style, types and formatting
 	$(BIN)/ruff check .
@@ -47,9 +50,10 @@ $(VENV)/train.stamp: $(VENV)/build.stamp $(SOURCES)
 	$(PIP) install --no-build-isolation --editable '.[train]'
 	touch $@
 
-$(VENV)/dev.stamp: $(VENV)/train.stamp
+# Everything of train is in dev: one resolution and one build do for both.
+$(VENV)/dev.stamp: $(VENV)/build.stamp $(SOURCES)
 	$(PIP) install --no-build-isolation --editable '.[dev]'
-	touch $@
+	touch $(VENV)/train.stamp $@
 
 # Never fails: tests whose runtime is missing skip and say so. There is no stamp then, so that it is tried again.
 $(VENV)/tensorrt.stamp: $(VENV)/build.stamp

@@ -7,19 +7,16 @@ here is left out, with a line that says why.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from linfdeploy.kernels import _cpu, linf_dist, linf_dist_bounds, lp_dist
+from linfdeploy.kernels import linf_dist, linf_dist_bounds, lp_dist
 
 __all__ = [
     "OURS",
@@ -77,8 +74,7 @@ def lp_gradients(x: Array, w: Array, p: float) -> Contenders:
     leaves = [torch.from_numpy(value).requires_grad_() for value in (x, w)]
     compiled = torch.compile(partial(_naive_lp, p=p), dynamic=False)
     found: Contenders = {OURS: partial(_with_gradients, partial(lp_dist, p=p), leaves)}
-    if "skip" in (_cpu.lp_dist.__doc__ or ""):
-        found[UNSKIPPED] = partial(_without_skip, found[OURS])
+    found[UNSKIPPED] = partial(_with_gradients, partial(lp_dist, p=p, kept_bits=0), leaves)
     found["torch.compile"] = partial(_with_gradients, compiled, leaves)
     found["torch.cdist"] = partial(_with_gradients, partial(torch.cdist, p=p), leaves)
     return found
@@ -158,25 +154,6 @@ def _with_gradients(
     y = distance(*leaves)
     grad_x, grad_w = torch.autograd.grad(y, leaves, torch.ones_like(y))
     return y, grad_x, grad_w
-
-
-def _without_skip(call: Callable[[], Any]) -> Any:
-    with _skip_off():
-        return call()
-
-
-@contextmanager
-def _skip_off() -> Iterator[None]:
-    """Makes the torch ops evaluate every term, also those that round away."""
-    ops: Any = importlib.import_module("linfdeploy.kernels.torch.lp_dist")
-    native = ops._cpu
-    ops._cpu = SimpleNamespace(
-        lp_dist=partial(native.lp_dist, skip=False), lp_dist_backward=partial(native.lp_dist_backward, skip=False)
-    )
-    try:
-        yield
-    finally:
-        ops._cpu = native
 
 
 def _own_bounds(lower: Array, upper: Array, weights: list[Array]) -> tuple[Array, Array]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -15,6 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from emulator_builds import Builds, builds_in
 from trt_headers import HEADERS, shared_libraries, skip_what_cannot_be_built, version_of
+from work_units import WorkUnits, sorted_by_cost
 
 from linfdeploy.engines.trt.library import PluginLibrary
 from linfdeploy.kernels import _cpu
@@ -24,15 +26,22 @@ settings.register_profile("linfdeploy", deadline=None)
 settings.load_profile("linfdeploy")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="also run what repeats other tests at length")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> WorkUnits | None:
+    """Tests that share builds or other fixtures stay on one worker, unless another way of sharing is asked for."""
+    return WorkUnits(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps tests that share builds or other fixtures on one worker: a file's, and those of emulated kernels."""
-    folder = Path(__file__).parent
-    for item in items:
-        path = item.path.relative_to(folder)
-        emulated = path.parent == Path("kernels/cuda") and path.stem != "test_compile"
-        emulated |= path == Path("plugins_trt/test_conformance.py")
-        item.add_marker(pytest.mark.xdist_group("emulator" if emulated else str(path)))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The tests that take longest come first; those that repeat others at length, only when asked for."""
+    chosen = [item for item in items if config.getoption("thorough") or not item.get_closest_marker("thorough")]
+    config.hook.pytest_deselected(items=list(set(items) - set(chosen)))
+    items[:] = sorted_by_cost(chosen)
 
 
 @pytest.fixture(params=_cpu.available())

@@ -12,7 +12,9 @@ from pathlib import Path
 
 KERNELS = Path(__file__).parents[1] / "linfdeploy" / "kernels"
 SOURCES = sorted(path.stem for path in (KERNELS / "cuda").glob("*.cu") if path.stem != "runtime")
-ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_110", "sm_120")
+# Of the architectures with the instructions of an earlier one (80, 86, 87 and 89; 100 and 110), one each.
+ARCHITECTURES = ("sm_75", "sm_87", "sm_90", "sm_110", "sm_120")
+FURTHER_ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_100")
 
 _REPORT = re.compile(
     r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 KERNELS = Path(__file__).parents[1] / "linfdeploy" / "kernels"
 EMULATOR = Path(__file__).parent / "kernels" / "cuda" / "emulator"
@@ -22,8 +24,12 @@ FLAGS = [
 ]
 
 
-def run(*command: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
+def run(
+    *command: str | Path, timeout: float = 300, environment: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command with these variables besides the process's own."""
+    env = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, env=env)
 
 
 def compile_with(*arguments: str | Path) -> str:

@@ -59,6 +59,7 @@ PUBLIC = {
     "linfdeploy.plugins_trt": ["PLUGIN_NAMESPACE", "PLUGIN_VERSION"],
     "linfdeploy.report": ["ReportPaths", "write_report"],
     "linfdeploy.training": [],
+    "linfdeploy.training.data": ["Dataset", "Split", "load_dataset"],
     "linfdeploy.training.importers": [],
     "linfdeploy.verify": [],
     "linfdeploy.verify.attacks": [

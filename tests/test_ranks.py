@@ -52,7 +52,7 @@ class TestRuns:
         out = tmp_path / "two.pt"
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         process = subprocess.Popen(
-            [*torchrun, "-m", "linfdeploy", "train", str(path), "-o", str(out)],
+            [*torchrun, "-m", "linfdeploy", "train", str(path), "-o", str(out), "--no-certify"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -75,7 +75,7 @@ class TestRuns:
             trainer.run_epoch()
             trainer.run_epoch()
         save_state(state_path(out), trainer)
-        command = ["train", str(path), "-o", str(out), "--resume"]
+        command = ["train", str(path), "-o", str(out), "--resume", "--no-certify"]
         processes = start_ranks(tmp_path, command, command)
         expected = alone(path, tmp_path / "one.pt")
         first, second = processes.outcomes()

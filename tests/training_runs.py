@@ -65,7 +65,8 @@ def write_blobs(folder: Path, train: int = 230) -> str:
 def toml_of(recipe: Recipe) -> str:
     """A recipe as the text of a file."""
     values = {key: value for key, value in recipe.to_json().items() if key != "name"}
-    return "".join(f"{key} = {value!r}\n" for key, value in values.items())
+    texts = {key: str(value).lower() if isinstance(value, bool) else repr(value) for key, value in values.items()}
+    return "".join(f"{key} = {text}\n" for key, text in texts.items())
 
 
 def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:

@@ -3,42 +3,87 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
-__all__ = ["draw_shifts", "random_shift", "shift", "unit_range"]
+from linfdeploy.training.recipe import Recipe
+
+__all__ = ["Augmentation", "unit_range"]
 
 
-def random_shift(images: torch.Tensor, padding: int, generator: torch.Generator) -> torch.Tensor:
-    """Shifts every image by its own random offset of up to `padding` pixels, repeating the edges.
+@dataclass(frozen=True)
+class Augmentation:
+    """Random crops of padded images, and mirror images: torchvision's RandomCrop and RandomHorizontalFlip.
 
-    The same as padding by `padding` edge pixels and cropping back at random.
-
-    Args:
-        images: (N, C, H, W), of any dtype, on any device.
-        padding: At least 0; the offsets are whole and uniform in [-padding, padding], rows and columns apart.
-        generator: On the CPU; where the offsets come from.
-
-    Returns:
-        (N, C, H, W), of the dtype of `images`.
+    Attributes:
+        padding: Pixels added on each side before cropping.
+        zeros: Whether they are black; else the edge is repeated.
+        side: Pixels of a crop either way; 0 keeps the size.
+        flip: Whether half of the images are mirrored, left to right.
     """
-    return shift(images, draw_shifts(len(images), padding, generator).to(images.device), padding)
 
+    padding: int = 0
+    zeros: bool = False
+    side: int = 0
+    flip: bool = False
 
-def draw_shifts(count: int, padding: int, generator: torch.Generator) -> torch.Tensor:
-    """Returns offsets of rows and columns, (2, count) int64 in [-padding, padding], on the CPU."""
-    if padding == 0:
-        return torch.zeros(2, count, dtype=torch.int64)
-    return torch.stack([torch.randint(-padding, padding + 1, (count,), generator=generator) for _ in range(2)])
+    @classmethod
+    def of(cls, recipe: Recipe) -> Augmentation:
+        """Returns what a recipe asks for."""
+        return cls(recipe.crop_padding, recipe.crop_fill == "zero", recipe.crop_size, recipe.flip)
 
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Returns height and width of what comes out."""
+        return (self.side, self.side) if self.side else (height, width)
 
-def shift(images: torch.Tensor, offsets: torch.Tensor, padding: int) -> torch.Tensor:
-    """Shifts images (N, C, H, W) by offsets (2, N) of rows and columns, which are at most `padding`."""
-    if padding == 0:
-        return images
-    count, channels, height, width = images.shape
-    rows, columns = _sources(offsets[0], height), _sources(offsets[1], width)
-    source = (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, -1)
-    return images.flatten(2).gather(2, source.expand(-1, channels, -1)).view_as(images)
+    def draw(self, count: int, height: int, width: int, generator: torch.Generator) -> torch.Tensor:
+        """Draws what happens to `count` images, and nothing that is not needed.
+
+        Args:
+            count: Images.
+            height: Of the images, in pixels.
+            width: The same.
+            generator: On the CPU.
+
+        Returns:
+            (3, count) int64 on the CPU: the crop's first row and column in the image, of which the padding is at
+            negative numbers, and 1 for a mirror image, else 0.
+        """
+        drawn = torch.zeros(3, count, dtype=torch.int64)
+        for row, (whole, part) in enumerate(zip((height, width), self.size(height, width), strict=True)):
+            if (last := whole + self.padding - part) > -self.padding:
+                drawn[row] = torch.randint(-self.padding, last + 1, (count,), generator=generator)
+        if self.flip:
+            drawn[2] = torch.randint(0, 2, (count,), generator=generator)
+        return drawn
+
+    def apply(self, images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+        """Crops and mirrors.
+
+        Args:
+            images: (N, C, H, W), of any dtype, on any device.
+            drawn: (3, N) int64 on the same device; see `draw`.
+
+        Returns:
+            (N, C, H', W') of the same dtype, H' and W' as `size` says.
+        """
+        if self == Augmentation():
+            return images
+        count, channels, height, width = images.shape
+        rows, columns = (
+            first[:, None] + torch.arange(length, device=images.device)
+            for first, length in zip(drawn, self.size(height, width), strict=False)
+        )
+        if self.flip:
+            columns = torch.where(drawn[2, :, None] == 1, columns.flip(1), columns)
+        source = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
+        flat = source.view(count, 1, -1).expand(-1, channels, -1)
+        cropped = images.flatten(2).gather(2, flat).view(count, channels, *source.shape[1:])
+        if not self.zeros:
+            return cropped
+        inside = _within(rows, height)[:, None, :, None] & _within(columns, width)[:, None, None, :]
+        return cropped * inside
 
 
 def unit_range(levels: torch.Tensor) -> torch.Tensor:
@@ -47,5 +92,5 @@ def unit_range(levels: torch.Tensor) -> torch.Tensor:
     return levels.float() / torch.full((), 255.0, device=levels.device)
 
 
-def _sources(offsets: torch.Tensor, size: int) -> torch.Tensor:
-    return (torch.arange(size, device=offsets.device) + offsets[:, None]).clamp_(0, size - 1)
+def _within(places: torch.Tensor, size: int) -> torch.Tensor:
+    return (places >= 0) & (places < size)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each step of an epoch sees: the same batches from the same seed, on every device and any number of ranks.
 
-The small numbers (order, shifts) are drawn on the CPU for the whole batch and the whole epoch; each rank moves its
-part of them to its device at once, where the images lie already, so that no step waits for a copy.
+The small numbers (order, crops, mirror images) are drawn on the CPU for the whole batch and the whole epoch; each
+rank moves its part of them to its device at once, where the images lie already, so that no step waits for a copy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from linfdeploy.errors import RecipeError
-from linfdeploy.training.augment import draw_shifts, shift, unit_range
+from linfdeploy.training.augment import Augmentation, unit_range
 from linfdeploy.training.data import Dataset
 from linfdeploy.training.place import Place
 from linfdeploy.training.recipe import Recipe
@@ -38,6 +38,8 @@ class Batches:
                 f"of {dataset.name}"
             )
         _check_shares(recipe.batch_size, place.ranks.world)
+        _check_crops(recipe, dataset)
+        self._augmentation = Augmentation.of(recipe)
         self._images = torch.from_numpy(dataset.images).to(place.device)
         self._labels = torch.from_numpy(dataset.labels).to(place.device)
 
@@ -48,19 +50,19 @@ class Batches:
 
     def of_epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yields images (size, C, H, W) float32 in [0, 1] and labels (size,) int64, on the device."""
-        orders, shifts = self._draw(epoch)
-        padding = self._recipe.crop_padding
-        for chosen, offsets in zip(orders, shifts, strict=True):
-            yield unit_range(shift(self._images[chosen], offsets, padding)), self._labels[chosen]
+        orders, draws = self._draw(epoch)
+        for chosen, drawn in zip(orders, draws, strict=True):
+            yield unit_range(self._augmentation.apply(self._images[chosen], drawn)), self._labels[chosen]
 
     def _draw(self, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the numbers of images (steps, size) and their shifts (steps, 2, size), int64 on the device."""
+        """Returns the numbers of images (steps, size) and what happens to them (steps, 3, size), on the device."""
         generator = generator_of(self._recipe.seed, 1 + epoch)
         batch = self._recipe.batch_size
         orders = torch.randperm(len(self._labels), generator=generator)[: self.steps * batch].view(-1, batch)
-        shifts = [draw_shifts(batch, self._recipe.crop_padding, generator) for _ in orders]
+        height, width = self._images.shape[2:]
+        draws = [self._augmentation.draw(batch, height, width, generator) for _ in orders]
         mine = slice(self._place.ranks.rank * self.size, (self._place.ranks.rank + 1) * self.size)
-        return orders[:, mine].to(self._place.device), torch.stack(shifts)[:, :, mine].to(self._place.device)
+        return orders[:, mine].to(self._place.device), torch.stack(draws)[:, :, mine].to(self._place.device)
 
 
 def generator_of(seed: int, stream: int) -> torch.Generator:
@@ -68,6 +70,15 @@ def generator_of(seed: int, stream: int) -> torch.Generator:
     entropy = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]
     # torch takes seeds up to 2^63 - 1 on every device.
     return torch.Generator().manual_seed(int(entropy) >> 1)
+
+
+def _check_crops(recipe: Recipe, dataset: Dataset) -> None:
+    least = min(dataset.images.shape[2:])
+    if recipe.crop_size > least:
+        raise RecipeError(
+            f"crop_size is {recipe.crop_size}; expected at most the {least} pixels of the images of "
+            f"{dataset.name}, or 0 for all of them"
+        )
 
 
 def _check_shares(batch_size: int, world: int) -> None:

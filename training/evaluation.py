@@ -23,9 +23,28 @@ from linfdeploy.training.augment import unit_range
 from linfdeploy.training.data import Dataset
 from linfdeploy.training.margins import worst_in_box, worst_logits
 
-__all__ = ["Evaluation", "evaluate", "interval_features"]
+__all__ = ["Evaluation", "Exported", "evaluate", "interval_features"]
 
 BATCH = 512
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is proved of the net that is deployed: its weights are on a grid, so that nothing rounds.
+
+    Attributes:
+        samples: Test images.
+        grid: k of the grid of 2^-k pixel.
+        levels: The radius, in levels of 255.
+        clean: The share that is classified correctly.
+        certified: The share that is so within the radius, by the exact margin: certificate E of `verify`.
+    """
+
+    samples: int
+    grid: int
+    levels: int
+    clean: float
+    certified: float
 
 
 @dataclass(frozen=True)
@@ -38,6 +57,7 @@ class Evaluation:
         clean: Classified correctly.
         certified: Classified correctly within the radius, by intervals.
         certified_margin: The same, by the margin alone.
+        exported: The same after export, without rounding errors; None where that was not asked for.
     """
 
     samples: int
@@ -45,6 +65,7 @@ class Evaluation:
     clean: float
     certified: float
     certified_margin: float
+    exported: Exported | None = None
 
 
 @torch.no_grad()

@@ -10,27 +10,36 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
 from linfdeploy import __version__
 from linfdeploy.errors import DatasetError, InputError, RecipeError
+from linfdeploy.files import write_bytes
 from linfdeploy.nets.checkpoint import save_checkpoint
+from linfdeploy.nets.net import LinfNet
 from linfdeploy.nets.spec import NetSpec
+from linfdeploy.training.curves import curves_png
 from linfdeploy.training.data import Dataset, load_dataset
-from linfdeploy.training.evaluation import Evaluation, evaluate
+from linfdeploy.training.data.dataset import centre_crop
+from linfdeploy.training.evaluation import Evaluation, Exported, evaluate
+from linfdeploy.training.history import EpochRecord
 from linfdeploy.training.place import CPU, Place
 from linfdeploy.training.recipe import Recipe
 from linfdeploy.training.schedules import Dials
 from linfdeploy.training.state import load_state, save_state, state_path
 from linfdeploy.training.times import phase_of
 from linfdeploy.training.trainer import Trainer
+from linfdeploy.training.watch import Spread, Watch
 
-__all__ = ["Progress", "train"]
+__all__ = ["Certify", "Progress", "train"]
+
+Certify: TypeAlias = Callable[[LinfNet, Dataset], Exported | None]
+"""Says what is proved of a net after export on test images; None if it cannot be exported."""
 
 # The share of the time that may go into evaluations on the way, and as much again into states to resume from.
 SHARE = 0.02
@@ -50,6 +59,8 @@ class Progress:
         loss: Mean loss of the epoch.
         dials: The settings of its last step.
         evaluation: On the test images, the latest there is.
+        record: The epoch, as the run's history has it.
+        warnings: A line for each kind of trouble that the run is the first time in.
         phase: One of `times.PHASES`, to which the epoch belongs.
         seconds: The median epoch of each phase so far, in seconds.
     """
@@ -59,6 +70,8 @@ class Progress:
     loss: float
     dials: Dials
     evaluation: Evaluation | None
+    record: EpochRecord
+    warnings: tuple[str, ...]
     phase: str
     seconds: Mapping[str, float]
 
@@ -71,10 +84,13 @@ def train(
     place: Place = CPU,
     data_root: Path | None = None,
     report: Callable[[Progress], None] = lambda _: None,
+    certify: Certify | None = None,
 ) -> Evaluation:
     """Trains a net and writes its checkpoint.
 
-    `<out>.state` holds what a resumed run needs; it is renewed on the way and removed at the end.
+    `<out>.state` holds what a resumed run needs; it is renewed on the way and removed at the end. With it are
+    renewed, and stay, the curves of the run as a picture and as lines of JSON: `out` ending in `.png` and in
+    `.log.jsonl`.
 
     Args:
         recipe: What to do.
@@ -83,6 +99,7 @@ def train(
         place: Where to train; of several ranks, each calls this.
         data_root: Where the data set lies, for those that come as files.
         report: Called after every epoch, on every rank.
+        certify: Called with the trained net and the test images, on the first rank.
 
     Returns:
         The trained net's evaluation on the test images, which the checkpoint's provenance holds as well.
@@ -94,32 +111,57 @@ def train(
         InputError: `out` cannot be written.
         PeerError: Another rank has failed.
     """
-    trainer, test = place.ranks.together(lambda: _prepared(recipe, out, resume, place, data_root))
+    trainer, test, spread = place.ranks.together(lambda: _prepared(recipe, out, resume, place, data_root))
     with _few_threads_if_small(trainer):
         with place.ranks.alike():
-            _run(trainer, test, out, report)
+            _run(trainer, test, spread, out, report)
         trainer.renew_running_means()
         evaluation = evaluate(trainer.net, test, recipe.eps_test, place.ranks)
     if place.ranks.is_first:
+        exported = certify(trainer.net, test) if certify else None
+        evaluation = replace(evaluation, exported=exported)
         save_checkpoint(out, trainer.net, _provenance(trainer, evaluation))
+        _write_curves(out, trainer, evaluation)
         state_path(out).unlink(missing_ok=True)
     return evaluation
 
 
+def curve_paths(out: Path) -> tuple[Path, Path]:
+    """Returns where the curves of a run lie that writes the checkpoint `out`: the picture and the lines."""
+    return out.with_name(f"{out.stem}.png"), out.with_name(f"{out.stem}.log.jsonl")
+
+
+def _write_curves(out: Path, trainer: Trainer, final: Evaluation | None = None) -> None:
+    picture, lines = curve_paths(out)
+    epochs = trainer.history.epochs
+    if not epochs:
+        return
+    write_bytes(lines, "".join(f"{line}\n" for line in trainer.history.lines()).encode())
+    if final is not None:
+        # Where the run ended, which an evaluation on the way may have missed.
+        epochs = [*epochs[:-1], replace(epochs[-1], clean=final.clean, certified=final.certified)]
+    exported = final.exported.certified if final is not None and final.exported is not None else None
+    write_bytes(picture, curves_png(trainer.recipe.name, epochs, trainer.recipe.epochs, exported))
+
+
 def _prepared(
     recipe: Recipe, out: Path, resume: bool, place: Place, data_root: Path | None
-) -> tuple[Trainer, Dataset]:
-    if out.is_dir():
-        raise InputError(f"{out} is a folder; expected the path of the checkpoint to write")
+) -> tuple[Trainer, Dataset, Spread]:
+    for path in (out, *curve_paths(out)):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; expected the path of the checkpoint to write")
     test, images = (
         load_dataset(recipe.dataset, "test", data_root),
         load_dataset(recipe.dataset, "train", data_root),
     )
+    if recipe.crop_size:
+        test = centre_crop(test, recipe.crop_size)
     trainer = Trainer(recipe, images, place)
+    spread = Spread(trainer.net)
     _check_test(trainer.net.spec, images, test)
     if resume:
         load_state(state_path(out), trainer)
-    return trainer, test
+    return trainer, test, spread
 
 
 class _Seldom:
@@ -140,24 +182,38 @@ class _Seldom:
         self._due = end + (end - begin) / SHARE
 
 
-def _run(trainer: Trainer, test: Dataset, out: Path, report: Callable[[Progress], None]) -> None:
+def _run(trainer: Trainer, test: Dataset, spread: Spread, out: Path, report: Callable[[Progress], None]) -> None:
     saving, evaluating = _Seldom(), _Seldom()
-    ranks, epochs = trainer.place.ranks, trainer.recipe.epochs
+    recipe, ranks = trainer.recipe, trainer.place.ranks
+    watch = Watch(recipe, test.classes, len(test.labels))
+    for earlier in trainer.history.epochs:
+        watch.look(earlier)
     latest: Evaluation | None = None
 
-    def renew_evaluation() -> None:
+    def evaluate_now() -> None:
         nonlocal latest
         trainer.renew_running_means()
-        latest = evaluate(trainer.net, test, trainer.recipe.eps_test, ranks)
+        latest = evaluate(trainer.net, test, recipe.eps_test, ranks)
 
-    while trainer.epoch < epochs:
+    def save() -> None:
+        save_state(state_path(out), trainer)
+        _write_curves(out, trainer)
+
+    while trainer.epoch < recipe.epochs:
+        begin = time.monotonic()
         loss, dials = trainer.run_epoch()
+        seconds = time.monotonic() - begin
+        if due := ranks.first_says(evaluating.is_due()):
+            evaluating.run(evaluate_now)
+        record = EpochRecord(trainer.epoch, loss, dials.p, dials.eps, dials.lr, seconds, spread.now())
+        if due and latest is not None:
+            record = replace(record, clean=latest.clean, certified=latest.certified)
+        trainer.history.add(record)
+        warnings = watch.look(record)
         if ranks.is_first and saving.is_due():
-            saving.run(lambda: save_state(state_path(out), trainer))
-        if ranks.first_says(evaluating.is_due()):
-            evaluating.run(renew_evaluation)
-        times = trainer.times.medians()
-        report(Progress(trainer.epoch, epochs, loss, dials, latest, phase_of(dials.p), times))
+            saving.run(save)
+        phase, times = phase_of(dials.p), trainer.times.medians()
+        report(Progress(trainer.epoch, recipe.epochs, loss, dials, latest, record, warnings, phase, times))
 
 
 @contextmanager

@@ -3,60 +3,83 @@
 
 from __future__ import annotations
 
-import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from linfdeploy.errors import InputError, MissingExtraError, RecipeError
 from linfdeploy.files import read_bytes
-from linfdeploy.nets.layer_specs import MOST_TERMS
+from linfdeploy.training.recipe_rules import check_fields, check_together
 
-__all__ = ["Recipe", "load_recipe", "recipe_names"]
+__all__ = ["Recipe", "load_recipe", "recipe_defaults", "recipe_names"]
 
 FOLDER = Path(__file__).parent / "recipes"
 MAX_BYTES = 2**20
-MAX_WIDTH = 2**20
 BARE_WORD = re.compile(r"[A-Za-z_/.~][\w./{}~-]*")
+FRACTION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)/([1-9]\d{0,8})")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """One training run. Radii are fractions of the pixel range: 0.1 is 25.5 of 255 levels.
 
-    Source of the method and of the defaults: Zhang et al., "Boosting the Certified Robustness of l-infinity
-    Distance Nets", ICLR 2022.
+    The formulas behind the fields, with their sources: docs/training.md.
+
+    Sources: Zhang et al., "Towards Certifying l_inf Robustness using Neural Networks with l_inf-dist Neurons",
+    ICML 2021; "Boosting the Certified Robustness of l-infinity Distance Nets", ICLR 2022, which has the defaults;
+    "Rethinking Lipschitz Neural Networks and Certified Robustness: A Boolean Function Perspective", NeurIPS 2022.
 
     Attributes:
         name: The name of the TOML file, without its ending.
         dataset: What `linfdeploy.training.data.load_dataset` takes.
         eps_test: The radius at which the net is certified.
-        eps_train: Half the margin, in pixels, at which the hinge is satisfied; the paper's theta is twice this.
-        hidden: Units of each hidden layer.
-        identity_init: Where a layer has no fewer outputs than inputs, output o starts with weight
-            `-identity_init` on input `o mod inputs`; 0 leaves the normal distribution alone.
+        eps_train: The radius of the loss's margins: half the margin, in pixels, at which a hinge is satisfied.
+        hidden: Units of each hidden layer of distances.
         epochs: Passes over the training images.
         batch_size: Images in a step; what is left of an epoch is dropped.
-        lr: Adam's step for weights and biases at the start; follows a cosine to 0.
-        scale_lr: The same for the scalar that multiplies the logits in the cross-entropy.
-        beta1: Adam's decay of the gradient's mean.
-        beta2: Adam's decay of the gradient's square; large values lag behind the drift of p.
-        adam_eps: Adam's guard against division by 0; tiny, since most gradients are tiny at large p.
+        lr: Adam's step for weights and biases at the start.
         p_start: The norm until `p_from_epoch`.
         p_end: The norm just before `p_until_epoch`, reached geometrically.
         p_from_epoch: Where p starts to grow.
         p_until_epoch: Where p becomes infinity.
-        eps_warmup_epochs: Epochs over which the hinge's radius grows linearly from 0 to `eps_train`.
-        lambda_start: Weight of the cross-entropy until `p_from_epoch`.
-        lambda_end: Weight of the cross-entropy from `p_until_epoch`; geometric in between, like p.
-        keep: Below 1, all distances but those of the first layer are sorted ones, trained on random subsets of
-            their inputs: the chance of an input to be in one.
-        terms: The most differences that a sorted distance weighs.
-        crop_padding: Images are shifted at random by up to this many pixels, edges repeated.
-        seed: Decides the initial weights, and with the epoch's number the order and the shifts of an epoch.
+        p_whole: Whether p is rounded to whole numbers below 40, whose powers cost a CPU a fraction of others'.
+        kept_bits: Terms of distances below 2^-kept_bits of the largest may be left out (`kernels.lp_dist`); less
+            than the default is a rougher relaxation that costs a CPU less. The net at p = infinity has none.
+        loss: `mixture` (cross-entropy and clipped hinge), `hinge`, `crossentropy` (of the worst margins) or
+            `ce_hinge` (cross-entropy, and a hinge of the images that are classified correctly).
+        lambda_start: Weight of the cross-entropy in `mixture` and `ce_hinge` until `p_from_epoch`.
+        lambda_end: Its weight from `p_until_epoch`; geometric in between, like p.
+        loss_mix: Share of the largest margin in `hinge`; the rest is the mean over the classes.
+        kappa: Share of the worst margins in `hinge` and `crossentropy`; the rest is the loss of the clean ones.
+        margins: `absolute`, or `relative`: of a pure net, divided by `2 eps`; those of `mixture` always are.
+        neuron: Of all layers of distances but the first, which has `linf_dist`: that, or `sort_dist`, the weighted
+            sum of the sorted differences, trained on random subsets of the inputs.
+        keep: The probability with which `sort_dist` keeps an input, which is also the share of its largest term.
+        terms: How many of the largest differences `sort_dist` takes outside training.
+        head: Units of each hidden layer of a head of linear layers behind the distances; empty: no head.
+        identity_init: Where a layer has no fewer outputs than inputs, output o starts with weight
+            `-identity_init` on input `o mod inputs`; 0 leaves the normal distribution alone.
+        weight_std: Standard deviation of the other weights of distances at the start.
+        scale_lr: Like `lr`, for the scalar that multiplies the logits in the cross-entropy.
+        lr_from_epoch: Where the steps start to follow a cosine, which ends at 0.
+        lr_decay_epochs: Where the steps are divided by 5, in the cosine's place.
+        weight_decay: Of the distances: of each weight in proportion to its share of its row's norm of order p.
+        head_weight_decay: Ordinary decoupled decay, of the head and the scalar.
+        eps_from_epoch: Where the radius of the loss starts to grow.
+        eps_warmup_epochs: Epochs over which it grows from 0 to `eps_train`; 0: it is `eps_train` throughout.
+        eps_smooth: The share of the warmup over which it grows with the fourth power before it grows linearly.
+        crop_padding: Images are shifted at random by up to this many pixels.
+        crop_fill: What enters at the side: `edge`, the edge repeated, or `zero`, black.
+        crop_size: Side of the square that is cropped at random, and from the middle of test images; 0: all of it.
+        flip: Whether half of the images are mirrored, left to right.
+        beta1: Adam's decay of the gradient's mean.
+        beta2: Adam's decay of the gradient's square; large values lag behind the drift of p.
+        adam_eps: Adam's guard against division by 0; tiny, since most gradients are tiny at large p.
+        seed: Decides the initial weights, and with the epoch's number the order, the crops and the mirror images
+            of an epoch.
     """
 
     name: str
@@ -71,14 +94,32 @@ class Recipe:
     p_end: float
     p_from_epoch: int
     p_until_epoch: int
-    lambda_start: float
-    lambda_end: float
-    scale_lr: float = 0.006
-    identity_init: float = 10.0
-    eps_warmup_epochs: int = 0
+    p_whole: bool = False
+    kept_bits: float = 37.0
+    loss: str = "mixture"
+    lambda_start: float = 0.0
+    lambda_end: float = 0.0
+    loss_mix: float = 0.75
+    kappa: float = 1.0
+    margins: str = "absolute"
+    neuron: str = "linf_dist"
     keep: float = 1.0
     terms: int = 10
+    head: tuple[int, ...] = ()
+    identity_init: float = 10.0
+    weight_std: float = 1.0
+    scale_lr: float = 0.006
+    lr_from_epoch: int = 0
+    lr_decay_epochs: tuple[int, ...] = ()
+    weight_decay: float = 0.0
+    head_weight_decay: float = 0.0
+    eps_from_epoch: int = 0
+    eps_warmup_epochs: int = 0
+    eps_smooth: float = 0.0
     crop_padding: int = 0
+    crop_fill: str = "edge"
+    crop_size: int = 0
+    flip: bool = False
     beta1: float = 0.9
     beta2: float = 0.99
     adam_eps: float = 1e-10
@@ -90,20 +131,27 @@ class Recipe:
         Raises:
             RecipeError: Naming the field, what was found and what was expected.
         """
-        for name, (allowed, expected) in RULES.items():
-            if not allowed(value := getattr(self, name)):
-                raise RecipeError(f"{name} is {value!r}; expected {expected}")
-        if not self.p_start <= self.p_end:
-            raise RecipeError(f"p_end is {self.p_end}; expected at least p_start, which is {self.p_start}")
-        if not self.p_from_epoch <= self.p_until_epoch <= self.epochs:
-            raise RecipeError(
-                f"p_from_epoch is {self.p_from_epoch}, p_until_epoch {self.p_until_epoch} and "
-                f"epochs {self.epochs}; expected them in ascending order"
-            )
+        check_fields(self)
+        check_together(self)
+
+    @property
+    def divides_by_eps(self) -> bool:
+        """Whether the loss takes margins as multiples of `2 eps`, so that eps must never be 0."""
+        return self.loss == "mixture" or self.margins == "relative"
+
+    @property
+    def learns_scale(self) -> bool:
+        """Whether a cross-entropy of the scaled logits is part of the loss."""
+        return self.loss in {"mixture", "ce_hinge"}
 
     def to_json(self) -> dict[str, Any]:
         """Returns the recipe as data that JSON can hold."""
-        return {**asdict(self), "hidden": list(self.hidden)}
+        return _to_json(asdict(self))
+
+
+def recipe_defaults() -> dict[str, Any]:
+    """Returns the fields that a recipe need not name, with their defaults, as data that JSON can hold."""
+    return _to_json({field.name: field.default for field in fields(Recipe) if field.default is not MISSING})
 
 
 def recipe_names() -> list[str]:
@@ -116,8 +164,8 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         name_or_path: One of `recipe_names()`, or a path that ends in `.toml`.
-        overrides: `key=value` each, in TOML's syntax for values; bare words are taken as strings. The last one
-            of a key counts.
+        overrides: `key=value` each, in TOML's syntax for values; bare words are taken as strings, and numbers may
+            be fractions such as `8/255`, which in a file is a string. The last one of a key counts.
 
     Raises:
         RecipeError: An unknown name or field, a missing field, a value of the wrong type or an impossible one.
@@ -161,7 +209,7 @@ def _parse_override(text: str) -> tuple[str, Any]:
     try:
         parsed = toml.loads(f"value = {value}")
     except ValueError:
-        parsed = {"value": value} if BARE_WORD.fullmatch(value) else {}
+        parsed = {"value": value} if BARE_WORD.fullmatch(value) or FRACTION.fullmatch(value) else {}
     if set(parsed) != {"value"}:
         raise RecipeError(f"the override {text!r} has no TOML value; expected for example hidden=[512,512]")
     return key.strip(), parsed["value"]
@@ -179,6 +227,10 @@ def _toml() -> Any:
     return tomli
 
 
+def _to_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
 def _recipe_from(name: str, values: Mapping[str, Any]) -> Recipe:
     known = {field.name: field for field in fields(Recipe) if field.name != "name"}
     if unknown := sorted(set(values) - set(known)):
@@ -191,51 +243,17 @@ def _recipe_from(name: str, values: Mapping[str, Any]) -> Recipe:
 
 def _typed(name: str, kind: str, value: Any) -> Any:
     is_int = isinstance(value, int) and not isinstance(value, bool)
-    if kind == "str" and isinstance(value, str):
+    if (kind == "str" and isinstance(value, str)) or (kind == "bool" and isinstance(value, bool)):
         return value
     if kind == "int" and is_int:
         return value
     if kind == "float" and (is_int or isinstance(value, float)):
         return float(value)
+    if kind == "float" and isinstance(value, str) and (found := FRACTION.fullmatch(value)):
+        return float(found[1]) / float(found[2])
     if kind == "tuple[int, ...]" and isinstance(value, list) and all(type(item) is int for item in value):
         return tuple(value)
-    wanted = {"str": "a string", "int": "a whole number", "float": "a number"}.get(kind, "a list of whole numbers")
+    wanted = {"str": "a string", "int": "a whole number", "float": "a number", "bool": "true or false"}.get(
+        kind, "a list of whole numbers"
+    )
     raise RecipeError(f"{name} is {value!r}; expected {wanted}")
-
-
-def _between(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda value: low <= value <= high
-
-
-def _is_positive(value: float) -> bool:
-    return 0 < value < math.inf
-
-
-RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "dataset": (bool, "the name of a data set, such as digits"),
-    "eps_test": (lambda value: 0 < value < 0.5, "a fraction of the pixel range above 0 and below 0.5"),
-    "eps_train": (_is_positive, "a positive number"),
-    "hidden": (
-        lambda value: all(1 <= units <= MAX_WIDTH for units in value),
-        f"layers of 1 to {MAX_WIDTH} units",
-    ),
-    "epochs": (_between(1, 10**6), "at least 1 and at most 1000000"),
-    "batch_size": (_between(2, 10**6), "at least 2 and at most 1000000"),
-    "lr": (lambda value: 0 < value <= 1000, "above 0 and at most 1000"),
-    "scale_lr": (_between(0, 1000), "0 to 1000"),
-    "p_start": (_between(2, 10**5), "a norm from 2 to 100000"),
-    "p_end": (_between(2, 10**5), "a norm from 2 to 100000"),
-    "p_from_epoch": (_between(0, 10**6), "0 or a later epoch"),
-    "p_until_epoch": (_between(0, 10**6), "0 or a later epoch"),
-    "lambda_start": (_is_positive, "a positive number"),
-    "lambda_end": (_is_positive, "a positive number"),
-    "identity_init": (lambda value: 0 <= value < math.inf, "0 (off) or a positive number"),
-    "eps_warmup_epochs": (_between(0, 10**6), "0 (off) or a number of epochs"),
-    "keep": (lambda value: 0 < value <= 1, "a chance above 0 and at most 1 (off)"),
-    "terms": (_between(1, MOST_TERMS), f"1 to {MOST_TERMS}"),
-    "crop_padding": (_between(0, 64), "0 (off) to 64 pixels"),
-    "beta1": (lambda value: 0 <= value < 1, "a decay from 0 to below 1"),
-    "beta2": (lambda value: 0 <= value < 1, "a decay from 0 to below 1"),
-    "adam_eps": (_is_positive, "a positive number"),
-    "seed": (_between(0, 2**63 - 1), "0 to 2^63 - 1"),
-}

@@ -11,6 +11,7 @@ import torch
 
 from linfdeploy.errors import CheckpointError
 from linfdeploy.nets.checkpoint import load_plain, save_plain
+from linfdeploy.training.recipe import recipe_defaults
 
 if TYPE_CHECKING:
     from linfdeploy.training.trainer import Trainer
@@ -39,6 +40,7 @@ def save_state(path: Path, trainer: Trainer) -> None:
         "scale": trainer.scale.detach().cpu(),
         "optimizer": _on_cpu(trainer.optimizer.state_dict()),
         "seconds": trainer.times.seconds,
+        "history": trainer.history.plain(),
     }
     save_plain(path, data)
 
@@ -68,6 +70,8 @@ def load_state(path: Path, trainer: Trainer) -> None:
 def _check_recipe(path: Path, found: object, expected: Mapping[str, Any]) -> None:
     if not isinstance(found, Mapping):
         raise CheckpointError(f"{path} holds no recipe; expected the state of an interrupted run: omit --resume")
+    # States of older versions lack fields, and were trained as if those had their defaults.
+    found = {**recipe_defaults(), **found}
     for name in sorted(map(str, {*found, *expected})):
         if found.get(name) != expected.get(name):
             raise CheckpointError(
@@ -83,8 +87,9 @@ def _restore(data: Mapping[str, Any], trainer: Trainer) -> None:
     trainer.net.load_state_dict(data["net"])
     trainer.scale.data.copy_(data["scale"])
     trainer.optimizer.load_state_dict(_for_device(data["optimizer"], trainer.optimizer))
-    # States of older versions have none.
+    # States of older versions have neither.
     trainer.times.restore(data.get("seconds", {}))
+    trainer.history.restore(data.get("history", []), epoch)
     trainer.epoch = epoch
     trainer.moved()
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One step of training: forward pass, loss, backward pass, average over the ranks, Adam.
+"""One step of training: forward pass, loss, backward pass, average over the ranks, weight decay, Adam.
 
-Everything is float32, and there is no matrix product that TF32 or half precision could round.
+Everything is float32. The matrix products of a head stay so as well, unless torch's default is changed to TF32.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from torch import nn
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.ranks import Ranks
 from linfdeploy.training.average import average_gradients
-from linfdeploy.training.losses import mixture_loss
+from linfdeploy.training.decay import decay, decay_rows
+from linfdeploy.training.objective import Objective
+from linfdeploy.training.recipe import Recipe
 from linfdeploy.training.schedules import Dials
 
 __all__ = ["DeviceDials", "Settings", "Step"]
@@ -27,8 +29,8 @@ class Settings(NamedTuple):
     Attributes:
         p: The norm; with `p_now` it chooses the kernels alone.
         p_now: (1,) float32 on the device, the norm at the moment the kernels run, or None.
-        eps: The hinge's radius in normalised pixels.
-        lr: Adam's step for weights and biases.
+        eps: The radius of the loss's margins, in normalised pixels.
+        lr: Adam's step for weights and biases, of the head as well.
         scale_lr: Adam's step for the scale.
         weight: The cross-entropy's weight.
     """
@@ -75,12 +77,16 @@ class DeviceDials:
 class Step:
     """One step, run once each time it is called; it waits for nothing on the device."""
 
-    def __init__(self, net: LinfNet, scale: nn.Parameter, optimizer: torch.optim.Adam, ranks: Ranks) -> None:
+    def __init__(
+        self, recipe: Recipe, net: LinfNet, scale: nn.Parameter, optimizer: torch.optim.Adam, ranks: Ranks
+    ) -> None:
         self.optimizer = optimizer
+        self._recipe = recipe
         self._net = net
         self._scale = scale
         self._ranks = ranks
-        self._parameters = [*net.parameters(), scale]
+        self._objective = Objective(recipe, net, scale)
+        self._parameters = [*net.parameters(), *([scale] if recipe.learns_scale else [])]
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, settings: Settings) -> torch.Tensor:
         """Trains on the images of this rank.
@@ -97,12 +103,30 @@ class Step:
             PeerError: Another process is gone.
         """
         self._net.set_p(settings.p, settings.p_now)
-        for group, lr in zip(self.optimizer.param_groups, (settings.lr, settings.scale_lr), strict=True):
+        # The groups of `initial_optimizer`, the last of which only nets with a head have.
+        for group, lr in zip(
+            self.optimizer.param_groups, (settings.lr, settings.scale_lr, settings.lr), strict=False
+        ):
             group["lr"] = lr
-        loss = mixture_loss(self._net(images), labels, self._scale, settings.eps, settings.weight)
+        loss = self._objective(images, labels, settings)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         # Detached: an autograd graph that outlives its step would tie the next, captured one to its stream.
         mean = average_gradients(self._parameters, loss.detach(), self._ranks)
+        self._decay(settings)
         self.optimizer.step()
         return mean
+
+    def _decay(self, settings: Settings) -> None:
+        if self._recipe.weight_decay:
+            rate = settings.lr * self._recipe.weight_decay
+            for layer in self._net.distances:
+                decay_rows(layer.weight, settings.p, settings.p_now, rate)
+                if layer.bias is not None:
+                    decay(layer.bias, rate)
+        if self._recipe.head_weight_decay:
+            for layer in self._net.head:
+                for parameter in layer.parameters():
+                    decay(parameter, settings.lr * self._recipe.head_weight_decay)
+            if self._recipe.learns_scale:
+                decay(self._scale, settings.scale_lr * self._recipe.head_weight_decay)

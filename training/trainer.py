@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run, epoch by epoch. The same recipe, data and versions give the same bits, resumed or not.
 
-Nothing random outlives an epoch: the order and the shifts of epoch e come from the seed and e alone.
+Nothing random outlives an epoch: order, crops and mirror images of epoch e come from the seed and e alone.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from contextlib import contextmanager
 import torch
 
 from linfdeploy.errors import RecipeError
-from linfdeploy.nets.net import LinfNet
 from linfdeploy.training import graphs
 from linfdeploy.training.average import share_batch_means
 from linfdeploy.training.batches import Batches, generator_of
 from linfdeploy.training.data import Dataset
+from linfdeploy.training.history import History
 from linfdeploy.training.place import CPU, Place
 from linfdeploy.training.recipe import Recipe
 from linfdeploy.training.running_means import renew_running_means
@@ -37,33 +37,35 @@ class Trainer:
     """A run that advances epoch by epoch.
 
     On the CPU every step's loss is looked at. On CUDA the host runs ahead of the device and looks once an epoch;
-    the dials are rounded to float32 and Adam's step is torch's fused kernel, so the bits are not those of the CPU.
+    the dials are rounded to float32, so the bits are not those of the CPU.
 
     Attributes:
         recipe: What to do.
         place: Where.
         net: The net in training.
         scale: (1,) float32, the papers' scalar s. The logits of the cross-entropy are multiplied by it; margins
-            are not, so it is no part of the net.
+            are not, so it is no part of the net. It stays 1 where the loss has no such cross-entropy.
         optimizer: Adam on both.
         epoch: Epochs done.
         times: What they took.
+        history: What they came to, which is for the caller to add to.
     """
 
     def __init__(self, recipe: Recipe, dataset: Dataset, place: Place = CPU) -> None:
+        _check_place(recipe, place)
         self.recipe = recipe
         self.place = place
         self.epoch = 0
         self.times = PhaseTimes()
+        self.history = History()
         self.batches = Batches(recipe, dataset, place)
         self.net = initial_net(recipe, dataset).to(place.device)
-        _check_place(self.net, place)
         share_batch_means(self.net, place.ranks)
         self.scale = torch.nn.Parameter(torch.ones(1, device=place.device))
         on_device = place.graphs or place.device.type != "cpu"
-        self.optimizer = initial_optimizer(recipe, self.net, self.scale, fused=on_device)
+        self.optimizer = initial_optimizer(recipe, self.net, self.scale)
         self._std = dataset.std
-        self._step = Step(self.net, self.scale, self.optimizer, place.ranks)
+        self._step = Step(recipe, self.net, self.scale, self.optimizer, place.ranks)
         self._device_step = self._new_device_step() if on_device else None
         self._stream = _stream_on(place.device) if place.device.type == "cuda" else None
 
@@ -142,12 +144,13 @@ class Trainer:
         )
 
 
-def _check_place(net: LinfNet, place: Place) -> None:
+def _check_place(recipe: Recipe, place: Place) -> None:
     """Refuses what the subsets of sorted distances cannot yet be trained on."""
-    if net.sorts and (place.device.type != "cpu" or place.graphs or place.ranks.world > 1):
+    world = place.ranks.world
+    if recipe.neuron == "sort_dist" and (place.device.type != "cpu" or place.graphs or world > 1):
         raise RecipeError(
-            f"keep is below 1, on {place.ranks.world} process(es) on {place.device}; expected one process on the "
-            "CPU, where nets of sorted distances are trained: use --device cpu, or keep=1"
+            f"neuron is 'sort_dist', for {world} process{'es' * (world > 1)} on {place.device}; expected one on "
+            "cpu, where sorted distances are trained so far: use --device cpu, without torchrun"
         )
 
 

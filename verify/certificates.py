@@ -8,6 +8,9 @@ With `m` the exact difference of the two largest logits of the engine, `k` the t
     I  interval  lower(label) > upper(other) for every other label, over the box, in the engine's own roundings
     J  joint     I; or, for the labels it leaves open, the joint bound of the last layer, see joint.py
 
+Of a net with a head: I and J are one, of features as intervals and the head's own bounds (`headed.py`), D puts a
+ball of features through the head, and there is no E.
+
 Each guarantees that no image within the threat gets another label from the engine. `Certifier.at` asks for one
 radius and takes one pass of intervals; `Certifier.radii` has them all, see `radii.py`.
 """
@@ -28,9 +31,10 @@ from linfdeploy.engines.base import Images, Logits
 from linfdeploy.engines.reference import Hull, ReferenceEngine, Rounding, evaluator_of
 from linfdeploy.onnx.passes.ranges import overflow_gap, rounding_error, value_ranges
 from linfdeploy.onnx.pixel_net import PixelNet
+from linfdeploy.verify.headed import DELTA_STEP, HeadBound, HeadedEvaluator, ball_levels, head_bound_of
 from linfdeploy.verify.joint import JointBound
 from linfdeploy.verify.kept import Arrays
-from linfdeploy.verify.radii import CertifiedRadii, Levels, above, largest_levels, margin_radii
+from linfdeploy.verify.radii import CertifiedRadii, Gaps, Levels, above, largest_levels, margin_radii
 from linfdeploy.verify.threat import box_of
 
 __all__ = [
@@ -48,6 +52,8 @@ __all__ = [
 ]
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
+
+Evaluator: TypeAlias = ReferenceEngine | Hull | HeadedEvaluator
 
 CHUNK = 1024
 
@@ -95,10 +101,13 @@ class Certificates:
         """
         margins = Certifier(net, None, None, logits)
         flags, radii = margins.at(levels), margins.radii
+        if "delta_levels" in stages:
+            reach = stages["delta_levels"].astype(np.int64)
+            flags, radii = replace(flags, delta=reach >= levels), replace(radii, delta=_ball_radii(reach))
         if "interval" in stages:
             flags = replace(flags, interval=stages["interval"], joint=stages["joint"])
-            reach = (stages[f"{name}_levels"].astype(np.int64) for name in ("interval", "joint"))
-            radii = CertifiedRadii(radii.exact, radii.delta, *reach)
+            ends = (stages[f"{name}_levels"].astype(np.int64) for name in ("interval", "joint"))
+            radii = CertifiedRadii(radii.exact, radii.delta, *ends)
         return cls(margins.labels, flags, radii)
 
 
@@ -115,9 +124,13 @@ class Certifier:
         self.labels: npt.NDArray[np.int64] = logits.argmax(1)
         self.delta = _shortened(rounding_error(net, value_ranges(net)))
         possible = (roundings,) if isinstance(roundings, Rounding) else roundings or ()
-        self.evaluator = evaluator_of(net, possible)
-        self._exact = net.precision == "exact"
-        self._joint = JointBound.of(net, exact=self._exact)
+        self.evaluator: Evaluator | None = evaluator_of(net, possible)
+        self._exact = net.precision == "exact" and net.head is None
+        self._joint: JointBound | HeadBound = JointBound.of(net, exact=self._exact)
+        self._headed = net if net.head is not None else None
+        if net.head is not None:
+            self.evaluator = HeadedEvaluator(net, possible) if possible else None
+            self._joint = head_bound_of(net)
         # Where a value may overflow, no bound on rounding errors holds.
         self._bounded = overflow_gap(net) is None
         self._images = images
@@ -131,14 +144,27 @@ class Certifier:
             exact=certified_by_margin(self._margins, levels, Fraction(0)) if self._exact else None,
             interval=interval,
             joint=joint,
-            delta=certified_by_margin(self._margins, levels, self.delta) & self._bounded,
+            delta=self._by_delta(levels),
         )
+
+    def _by_delta(self, levels: int) -> Flags:
+        if self._headed is None:
+            return certified_by_margin(self._margins, levels, self.delta) & self._bounded
+        return self._ball_levels >= levels
+
+    @cached_property
+    def _ball_levels(self) -> Levels:
+        """How far certificate D of a net with a head reaches; nowhere without the images."""
+        if self._headed is None or self._images is None or not self._bounded:
+            return np.full(len(self.labels), -1)
+        return ball_levels(self._headed, self._images, self.labels)
 
     @cached_property
     def radii(self) -> CertifiedRadii:
         """How far each certificate reaches, sample by sample; intervals take a few passes over open samples."""
         exact = margin_radii(self._margins, Fraction(0)) if self._exact else None
         delta = margin_radii(self._margins if self._bounded else [Fraction(0)] * len(self._margins), self.delta)
+        delta = delta if self._headed is None else _ball_radii(self._ball_levels)
         interval = self._interval_levels(exact)
         return CertifiedRadii(exact, delta, interval, None if interval is None else self._joint_levels(interval))
 
@@ -147,12 +173,15 @@ class Certifier:
 
         Returns:
             `interval` and `joint`, (N,) bool, at a radius of `levels` pixels, and `interval_levels` and
-            `joint_levels`, (N,) int16, as in `CertifiedRadii`; without a rounding only `labels`, (N,) int64.
+            `joint_levels`, (N,) int16, as in `CertifiedRadii`; without a rounding only `labels`, (N,) int64. Of a
+            net with a head `delta_levels`, (N,) int16, besides: -1 where D does not hold.
         """
         (interval, joint), radii = self._stages(levels), self.radii
+        found: Arrays = {} if self._headed is None else {"delta_levels": self._ball_levels.astype(np.int16)}
         if interval is None or joint is None or radii.interval is None or radii.joint is None:
-            return {"labels": self.labels}
+            return {"labels": self.labels, **found}
         return {
+            **found,
             "interval": interval,
             "joint": joint,
             "interval_levels": radii.interval.astype(np.int16),
@@ -167,7 +196,7 @@ class Certifier:
         return first > 0, second > 0
 
     def _joint_levels(self, interval: Levels) -> Levels:
-        return largest_levels(self._joint_gaps, self._float_margins, interval)
+        return largest_levels(self._joint_gaps, self._at_the_image(self._joint_gaps), interval)
 
     def _interval_levels(self, exact: list[Fraction] | None) -> Levels | None:
         if self.evaluator is None or self._images is None:
@@ -175,11 +204,19 @@ class Certifier:
         # In exact arithmetic intervals are never weaker than margins: T8 (b).
         known = [-1] * len(self._images) if exact is None else map(above, exact)
         known_levels = np.fromiter(known, np.int64, len(self._images))
-        return largest_levels(self._gaps, self._float_margins, known_levels)
+        return largest_levels(self._gaps, self._at_the_image(self._gaps), known_levels)
+
+    def _at_the_image(self, found: Gaps) -> npt.NDArray[np.float64]:
+        """Returns the gaps at level 0: the margins, but of a head whose sums might have come in another order."""
+        if self._headed is None:
+            return self._float_margins
+        return found(np.arange(len(self.labels)), np.zeros(len(self.labels), np.int64))
 
     def _gaps(self, indices: Levels, levels: Levels) -> npt.NDArray[np.float64]:
         assert self.evaluator is not None
         assert self._images is not None
+        if isinstance(self.evaluator, HeadedEvaluator):
+            return self._joint_gaps(indices, levels)
         return interval_gaps(self.evaluator, self._images[indices], self.labels[indices], levels)
 
     def _joint_gaps(self, indices: Levels, levels: Levels) -> npt.NDArray[np.float64]:
@@ -241,8 +278,8 @@ def interval_gaps(
 
 
 def joint_gaps(
-    evaluator: ReferenceEngine | Hull,
-    joint: JointBound,
+    evaluator: Evaluator,
+    joint: JointBound | HeadBound,
     images: Images,
     labels: npt.NDArray[np.int64],
     levels: Levels,
@@ -260,8 +297,8 @@ def joint_gaps(
 
 
 def _both_gaps(
-    evaluator: ReferenceEngine | Hull,
-    joint: JointBound,
+    evaluator: Evaluator,
+    joint: JointBound | HeadBound,
     images: Images,
     labels: npt.NDArray[np.int64],
     levels: Levels,
@@ -278,11 +315,15 @@ def _both_gaps(
 
 
 def _stage_gaps(
-    joint: JointBound,
+    joint: JointBound | HeadBound,
     box: tuple[Logits, Logits] | None,
     logits: tuple[Logits, Logits],
     labels: npt.NDArray[np.int64],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    if isinstance(joint, HeadBound):
+        # The last layer is taken by differences of its rows from the first.
+        assert box is not None
+        return (found := joint.gaps(box, logits, labels)), found
     interval = gaps(*logits, labels)
     # Folded biases are outside the joint bound's hypotheses: one rounding for each distance.
     return interval, interval if box is None else joint.gaps(box, logits, labels)
@@ -311,6 +352,11 @@ def separated(lower: Logits, upper: Logits, labels: npt.NDArray[np.int64], slack
     # The difference of two float32 is rounded in float64, by far less than any slack that is not zero.
     flags: Flags = gaps(lower, upper, labels) > slack
     return flags
+
+
+def _ball_radii(levels: Levels) -> list[Fraction]:
+    """Returns radii that hold strictly below, for levels each of which was certified with DELTA_STEP to spare."""
+    return [Fraction(max(level, 0)) + (Fraction(DELTA_STEP) if level >= 0 else 0) for level in levels.tolist()]
 
 
 def _shortened(delta: Fraction) -> Fraction:

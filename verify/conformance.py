@@ -4,6 +4,10 @@
 In exact mode one differing bit is a violation. In fp32 and fp16 every order and rounding that an engine may follow
 is tried, and all that explain every bit are named; beyond `2 delta` none explains a difference, and it is a
 violation as well. So is a logit that is not finite, and an answer that depends on more than the image.
+
+The sums of a head come in an order that is the engine's own, and may change with the batch. Behind a head a
+rounding explains logits that lie within the proven enclosure of what the head may compute from its features; no
+bits are asked for, and a logit outside is a violation.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from linfdeploy.onnx.pixel_net import PixelNet
 from linfdeploy.report.model import Conformance, Probe, Violation
 from linfdeploy.verify.determinism import BATCH, REPEATS, instabilities, rebuild_violation, run_batched
 from linfdeploy.verify.diagnosis import diagnose
+from linfdeploy.verify.headed import HeadedEvaluator, explainer_of
 from linfdeploy.verify.kept import Arrays
 from linfdeploy.verify.probes import Family, ProbeSet
 from linfdeploy.verify.shards import Rows, Shards, Step
@@ -79,18 +84,19 @@ def check_conformance(
     found = _answers("conformance", engine, families, shards)
     roundings = matching_roundings(net, families, found, shards)
     closest = roundings[0] if roundings else shards.from_first(lambda: _closest(net, families, found))
-    evaluator = ReferenceEngine(net, closest)
-    shards.together(lambda: _check_evaluator(evaluator, families))
+    evaluator, judge = ReferenceEngine(net, closest), _judge(net, roundings or (closest,))
+    bits = ReferenceEngine(net.distances, closest)
+    shards.together(lambda: _check_evaluator(bits, families))
     # Those of a matching rounding are the engine's own, bit by bit.
-    expected = found if roundings else _answers("evaluator", evaluator, families, shards)
-    comparison = _Comparison(net)
+    expected = found if roundings and judge is None else _answers("evaluator", evaluator, families, shards)
+    comparison = _Comparison(net, judge)
     for name, images in families.items():
         comparison.add(name, images, found[name], expected[name])
     data, whole = families["data"][:], found["data"]
-    unstable = instabilities(engine, data, whole, shards)
+    unstable = instabilities(engine, data, whole, shards, judge)
     rebuilt, wrong = shards.from_first(
         lambda: (
-            rebuild_violation(rebuild, data, whole) if rebuild else None,
+            rebuild_violation(rebuild, data, whole, judge) if rebuild else None,
             list(_radius_violations(engine, evaluator, data)),
         )
     )
@@ -101,7 +107,7 @@ def check_conformance(
         deterministic=not unstable,
         probes=tuple(comparison.probes),
         ulps=dict(comparison.ulps),
-        orders=tuple(rounding.name for rounding in roundings),
+        orders=tuple(rounding.name + ("; head: within enclosure" if judge else "") for rounding in roundings),
         repeats=REPEATS,
         rebuilt=rebuilt is None if rebuild else None,
         coverage=probes.coverage,
@@ -147,7 +153,7 @@ def matching_roundings(
     left = shards.from_first(lambda: _matching_few(net, families, found))
     if not left:
         return ()
-    evaluators = [ReferenceEngine(net, rounding) for rounding in left]
+    evaluators = [explainer_of(net, rounding) for rounding in left]
 
     def find(alike: Mapping[str, Family], rows: Rows) -> Arrays:
         explained = np.ones((len(rows), len(left)), bool)
@@ -165,7 +171,7 @@ def _matching_few(
     left = tuple(roundings_of(net))
     for name, images in families.items():
         part = _few(len(images))
-        evaluators = [ReferenceEngine(net, rounding) for rounding in left]
+        evaluators = [explainer_of(net, rounding) for rounding in left]
         left = _held(left, _explained(evaluators, images[part], found[name][part]))
     return left
 
@@ -175,7 +181,9 @@ def _held(roundings: tuple[Rounding, ...], explained: npt.NDArray[np.bool_]) -> 
     return tuple(rounding for column, rounding in enumerate(roundings) if explained[:, column].all())
 
 
-def _explained(evaluators: Sequence[ReferenceEngine], images: Images, logits: Logits) -> npt.NDArray[np.bool_]:
+def _explained(
+    evaluators: Sequence[ReferenceEngine | HeadedEvaluator], images: Images, logits: Logits
+) -> npt.NDArray[np.bool_]:
     """Returns, (N, R), whose bits a row's logits are."""
     parts = [slice(i, i + BATCH) for i in range(0, len(images), BATCH)]
     explained = np.empty((len(images), len(evaluators)), bool)
@@ -183,6 +191,14 @@ def _explained(evaluators: Sequence[ReferenceEngine], images: Images, logits: Lo
         for column, evaluator in enumerate(evaluators):
             explained[part, column] = evaluator.explains(images[part], logits[part])
     return explained
+
+
+def _judge(net: PixelNet, roundings: Sequence[Rounding]) -> HeadedEvaluator | None:
+    """Returns what says which logits of a net with a head are possible; a net that is not exact rounds anyhow."""
+    if net.head is None:
+        return None
+    slack = 0.0 if net.precision == "exact" else float(2 * rounding_error(net, value_ranges(net)))
+    return HeadedEvaluator(net, roundings, slack)
 
 
 def _few(count: int) -> slice:
@@ -210,8 +226,9 @@ def _check_evaluator(evaluator: ReferenceEngine, families: Mapping[str, Family])
 class _Comparison:
     """The engine's logits beside the evaluator's, family by family."""
 
-    def __init__(self, net: PixelNet) -> None:
+    def __init__(self, net: PixelNet, judge: HeadedEvaluator | None) -> None:
         self._net = net
+        self._judge = judge
         self._limit = 2 * rounding_error(net, value_ranges(net))
         self.probes: list[Probe] = []
         self.violations: list[Violation] = []
@@ -224,7 +241,10 @@ class _Comparison:
         self.ulps.update(_binned(distance))
         self.rows += len(images)
         self.violations += _not_finite(name, logits)
-        self.violations += _difference(self._net, name, images, logits, expected, self._limit)
+        if self._judge is None:
+            self.violations += _difference(self._net, name, images, logits, expected, self._limit)
+        else:
+            self.violations += _outside(self._judge, name, images, logits, expected)
 
 
 def ulp_distance(a: Logits, b: Logits) -> npt.NDArray[np.int64]:
@@ -278,6 +298,24 @@ def _difference(
         "conformance",
         f"{wrong.mean():.2%} of the logits of probe '{name}' differ, by up to {change.max():g} pixel where "
         f"{allowed:g} is allowed: {cause}",
+    )
+
+
+def _outside(
+    judge: HeadedEvaluator, name: str, images: Family, logits: Logits, expected: Logits
+) -> Iterator[Violation]:
+    """Yields a violation when a probe's logits lie outside what the head may compute from its features."""
+    parts = [slice(i, i + BATCH) for i in range(0, len(images), BATCH)]
+    wrong = ~np.concatenate([judge.explains(images[part], logits[part]) for part in parts])
+    if not wrong.any():
+        return
+    with np.errstate(invalid="ignore"):
+        change = np.abs(logits.astype(np.float64) - expected.astype(np.float64))[wrong].max()
+    yield Violation(
+        "conformance",
+        f"the logits of {int(wrong.sum())} of the {len(wrong)} images of probe '{name}' lie outside the enclosure "
+        f"of the head, the first of image {int(wrong.argmax())}; they differ from the evaluator's by up to "
+        f"{change:g}",
     )
 
 

@@ -23,7 +23,7 @@ from linfdeploy.verify.determinism import run_batched
 from linfdeploy.verify.draws import Draws
 from linfdeploy.verify.falls import Fallen, Falls
 from linfdeploy.verify.kept import Arrays
-from linfdeploy.verify.lipschitz import KEPT_RATIOS, LipschitzAudit
+from linfdeploy.verify.lipschitz import KEPT_RATIOS, LipschitzAudit, NoLipschitzAudit
 from linfdeploy.verify.probes import PAIRED_PROBES, ProbeSet
 from linfdeploy.verify.shards import Rows, Step, chunks_of
 from linfdeploy.verify.summary import Subject, TestSet
@@ -71,6 +71,8 @@ class Contest:
     def lipschitz(self, kept: int = KEPT_RATIOS) -> LipschitzAudit:
         """Returns an audit that has seen nothing, and allows what rounding explains."""
         net = self.subject.opened.graph.net
+        if net.head is not None:
+            return NoLipschitzAudit(float("inf"), kept)
         delta = Certifier(net, None, None, self.conformance.logits["data"][:1]).delta
         return LipschitzAudit(0.0 if net.precision == "exact" else float(2 * delta), kept)
 

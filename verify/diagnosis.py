@@ -21,7 +21,7 @@ def diagnose(net: PixelNet, images: Images, found: Logits, expected: Logits) -> 
     """Tries what goes wrong in practice and returns the one that explains every logit, in words.
 
     Args:
-        net: The net that the engine should compute.
+        net: The pure net that the engine should compute.
         images: (N, C, H, W) uint8 probes.
         found: (N, K) the engine's logits.
         expected: (N, K) the bit-exact evaluator's logits.

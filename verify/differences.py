@@ -25,7 +25,7 @@ def weight_differences(found: PixelNet, expected: PixelNet) -> tuple[Violation, 
     """
     if found.format != expected.format:
         return (Violation("precision", f"weights are {found.precision}; {expected.precision} was promised"),)
-    if [layer.weight.shape for layer in found.layers] != [layer.weight.shape for layer in expected.layers]:
+    if _shapes(found) != _shapes(expected):
         return (Violation("shape", f"layers are {_sizes(found)}; the reference has {_sizes(expected)}"),)
     if swapped := _swapped_classes(found, expected):
         return (Violation("classes", swapped),)
@@ -33,7 +33,7 @@ def weight_differences(found: PixelNet, expected: PixelNet) -> tuple[Violation, 
 
 
 def _layer_differences(found: PixelNet, expected: PixelNet) -> Iterator[Violation]:
-    for index, (ours, theirs) in enumerate(zip(found.layers, expected.layers, strict=True)):
+    for index, (ours, theirs) in enumerate(zip(_layers(found), _layers(expected), strict=True)):
         if _bits(ours.bias) != _bits(theirs.bias):
             yield Violation("bias", _bias_difference(index, ours.bias, theirs.bias, expected.grid))
         if _bits(ours.weight) != _bits(theirs.weight):
@@ -88,7 +88,7 @@ def _sort_bits(layer: PixelLayer) -> bytes | None:
 
 
 def _class_rows(net: PixelNet) -> list[bytes]:
-    last = net.layers[-1]
+    last = _layers(net)[-1]
     return [_bits(weight) + _bits(bias) for weight, bias in zip(last.weight, last.bias, strict=True)]
 
 
@@ -101,4 +101,14 @@ def _words(values: Array) -> npt.NDArray[np.unsignedinteger]:
 
 
 def _sizes(net: PixelNet) -> str:
-    return "-".join(str(size) for size in (net.inputs, *(layer.weight.shape[0] for layer in net.layers)))
+    return "-".join(str(size) for size in (net.inputs, *(layer.weight.shape[0] for layer in _layers(net))))
+
+
+def _layers(net: PixelNet) -> list[PixelLayer]:
+    """Returns the layers of distances and then those of the head, which are numbered on."""
+    head = () if net.head is None else zip(net.head.weights, net.head.biases, strict=True)
+    return [*net.layers, *(PixelLayer(*pair) for pair in head)]
+
+
+def _shapes(net: PixelNet) -> tuple[int, list[tuple[int, ...]]]:
+    return len(net.layers), [layer.weight.shape for layer in _layers(net)]

@@ -84,7 +84,7 @@ class Fallen:
             if flags is not None:
                 detail = f"certified by '{name}', yet its label changes"
                 found += _listed("certificate", flags & self.fallen, detail, "fall")
-        detail = "an adversarial image's logits are not the bits of the rounding that matched all probes"
+        detail = "an adversarial image's logits are not those of the rounding that matched all probes"
         found += _listed("conformance", self.differs, detail, "stray")
         found += _listed("containment", self.outside, "a logit leaves its proven interval", "stray")
         return [*found, *_listed("not finite", self.not_finite, "a logit is infinite or NaN", "stray")]

@@ -6,29 +6,39 @@ Guarantees, for every vector of computed features `z` with `lower <= z <= upper`
     computed logit of y at z  >  computed logit of j at z   for every other class j,   where  head_gaps(...) > 0
 
 for every order and parenthesisation of the sums, with or without FMA, within the errors that `HeadArithmetic`
-names. Bounds are real intervals, evaluated in float64 and widened by its own errors; computed values are real ones
-and an error bound: section 11 of docs/theory.md. Intervals are never continued through products as the engine
-rounds them: sums in an unknown order are not monotone.
+names, and with `low, high = head_bounds(...)` that every computed logit lies in `[low, high]`. Bounds are real
+intervals, evaluated in float64 and widened by its own errors; computed values are real ones and an error bound:
+section 11 of docs/theory.md. Intervals are never continued through products as the engine rounds them: sums in an
+unknown order are not monotone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from linfdeploy.engines.base import Logits
 from linfdeploy.errors import InputError
-from linfdeploy.onnx.pixel_net import Floats
+from linfdeploy.onnx.mlp_head import Activation, MlpHead
 
-__all__ = ["ARITHMETICS", "Activation", "HeadArithmetic", "MlpHead", "arithmetic_of", "head_gaps"]
+__all__ = [
+    "ARITHMETICS",
+    "REAL",
+    "Activation",
+    "HeadArithmetic",
+    "MlpHead",
+    "arithmetic_of",
+    "head_bounds",
+    "head_gaps",
+]
 
-Activation: TypeAlias = Literal["tanh", "clamp"]
 Reals: TypeAlias = npt.NDArray[np.float64]
 Indices: TypeAlias = npt.NDArray[np.int64]
+Flags: TypeAlias = npt.NDArray[np.bool_]
 
 # Of float64; an entry of a product of matrices errs by less than this and 8 more for every term.
 UNIT: float = 2.0**-52
@@ -78,6 +88,10 @@ ARITHMETICS: Mapping[str, HeadArithmetic] = {
 """What is known to be bounded, by name."""
 
 
+REAL = HeadArithmetic("real", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, float("inf"))
+"""Of no engine: the bounds are then those of the real head, widened by their own roundings alone."""
+
+
 def arithmetic_of(name: str) -> HeadArithmetic:
     """Returns the arithmetic of a head by its name.
 
@@ -90,48 +104,6 @@ def arithmetic_of(name: str) -> HeadArithmetic:
             "build the engine so that it adds up in float32"
         )
     return ARITHMETICS[name]
-
-
-@dataclass(frozen=True)
-class MlpHead:
-    """Linear layers `W z + b` with an activation between each two.
-
-    Attributes:
-        weights: Of each layer, (O, I) float32 or float16, as the engine holds them.
-        biases: Of each layer, (O,).
-        activation: `tanh`, or `clamp` to [-1, 1].
-    """
-
-    weights: tuple[Floats, ...]
-    biases: tuple[Floats, ...]
-    activation: Activation
-
-    def __post_init__(self) -> None:
-        """Refuses layers that do not fit each other.
-
-        Raises:
-            InputError: A shape, a number of layers or a value that does not fit.
-        """
-        if not self.weights or len(self.weights) != len(self.biases):
-            raise InputError(
-                f"the head has {len(self.weights)} weights and {len(self.biases)} biases; "
-                "expected as many of each, at least one: give every layer both"
-            )
-        inputs = self.features
-        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if weight.ndim != 2 or weight.shape[1] != inputs or bias.shape != weight.shape[:1] or not inputs:
-                raise InputError(
-                    f"layer {index} of the head has weights {weight.shape} and biases {bias.shape}; expected "
-                    f"(O, {inputs}) and (O,): check the order of the layers"
-                )
-            if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-                raise InputError(f"layer {index} of the head is not finite: check the checkpoint")
-            inputs = len(bias)
-
-    @property
-    def features(self) -> int:
-        """Number of inputs of the first layer."""
-        return int(self.weights[0].shape[-1]) if self.weights[0].ndim else 0
 
 
 def head_gaps(head: MlpHead, box: tuple[Logits, Logits], labels: Indices, arithmetic: HeadArithmetic) -> Reals:
@@ -149,32 +121,70 @@ def head_gaps(head: MlpHead, box: tuple[Logits, Logits], labels: Indices, arithm
     Raises:
         InputError: An engine of this arithmetic would have to round the weights first.
     """
-    if arithmetic.store and any(weight.dtype != np.float16 for weight in head.weights):
-        raise InputError(
-            f"the head's weights are {head.weights[0].dtype} and its arithmetic is {arithmetic.name}; expected "
-            "float16 weights: bound the head with the weights that the engine holds"
-        )
+    _check_weights(head, arithmetic)
     step = max(CELLS // head.weights[-1].size, 1)
     parts = [slice(i, i + step) for i in range(0, len(labels), step)]
     found = [_gaps(head, (box[0][part], box[1][part]), labels[part], arithmetic) for part in parts]
     return np.concatenate([*found, np.empty(0)])
 
 
+def head_bounds(head: MlpHead, box: tuple[Logits, Logits], arithmetic: HeadArithmetic) -> tuple[Reals, Reals]:
+    """Bounds every computed logit over boxes of features.
+
+    Args:
+        head: The layers.
+        box: Lower and upper ends of the computed features, each (N, F).
+        arithmetic: What the engine's operations may lose.
+
+    Returns:
+        Lower and upper ends, (N, K) float64 each; infinite where a value may overflow or an end is not finite.
+
+    Raises:
+        InputError: An engine of this arithmetic would have to round the weights first.
+    """
+    _check_weights(head, arithmetic)
+    low, high, finite = _last_inputs(head, box, arithmetic)
+    *_, (weight, bias) = _layers(head)
+    finite &= (_magnitude(weight, bias, low, high) < arithmetic.largest / 2).all(1)
+    error = _error(weight, bias, low, high, arithmetic)
+    low, high = _linear(weight, bias, low, high)
+    low, high = np.nextafter(low - error, -np.inf), np.nextafter(high + error, np.inf)
+    low[~finite], high[~finite] = -np.inf, np.inf
+    return low, high
+
+
+def _check_weights(head: MlpHead, arithmetic: HeadArithmetic) -> None:
+    if arithmetic.store and any(weight.dtype != np.float16 for weight in head.weights):
+        raise InputError(
+            f"the head's weights are {head.weights[0].dtype} and its arithmetic is {arithmetic.name}; expected "
+            "float16 weights: bound the head with the weights that the engine holds"
+        )
+
+
 def _gaps(head: MlpHead, box: tuple[Logits, Logits], labels: Indices, arithmetic: HeadArithmetic) -> Reals:
+    low, high, finite = _last_inputs(head, box, arithmetic)
+    *_, (weight, bias) = _layers(head)
+    finite &= (_magnitude(weight, bias, low, high) < arithmetic.largest / 2).all(1)
+    gap = _joint(weight, bias, (low, high), labels, arithmetic)
+    gap[~finite] = -np.inf
+    return gap
+
+
+def _last_inputs(
+    head: MlpHead, box: tuple[Logits, Logits], arithmetic: HeadArithmetic
+) -> tuple[Reals, Reals, Flags]:
+    """Bounds what enters the last layer, (N, I), and says, (N,), where that is finite so far."""
     low, high = (ends.astype(np.float64) for ends in box)
     finite = np.asarray(np.isfinite(np.stack([low, high])).all((0, 2)))
     low, high = (np.where(finite[:, None], ends, 0.0) for ends in (low, high))
     low, high = _stored(low, high, arithmetic)
-    *hidden, (weight, bias) = _layers(head)
+    *hidden, _ = _layers(head)
     for w, b in hidden:
         error = _error(w, b, low, high, arithmetic)
         finite &= (_magnitude(w, b, low, high) < arithmetic.largest / 2).all(1)
         low, high = _linear(w, b, low, high)
         low, high = _stored(*_activated(low - error, high + error, head.activation, arithmetic), arithmetic)
-    finite &= (_magnitude(weight, bias, low, high) < arithmetic.largest / 2).all(1)
-    gap = _joint(weight, bias, (low, high), labels, arithmetic)
-    gap[~finite] = -np.inf
-    return gap
+    return low, high, finite
 
 
 def _layers(head: MlpHead) -> Iterator[tuple[Reals, Reals]]:

@@ -9,7 +9,7 @@ moves the real net by at most the sum of the layers' weight and bias roundings, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,8 @@ from linfdeploy.nets.checkpoint import load_checkpoint
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.onnx.chain import Chain
 from linfdeploy.onnx.export import pixel_net_from_chain
-from linfdeploy.onnx.passes.fold import folding_error
+from linfdeploy.onnx.mlp_head import MlpHead
+from linfdeploy.onnx.passes.fold import fold_head, fold_normalization, folding_error
 from linfdeploy.onnx.passes.ranges import LayerRange, rounding_error, value_ranges
 from linfdeploy.onnx.pixel_net import PixelNet, Precision
 from linfdeploy.onnx.sorting import real_net_from_chain
@@ -33,11 +34,15 @@ from linfdeploy.onnx.trace import chain_from_net
 from linfdeploy.report.model import ReferenceFacts
 from linfdeploy.verify.certificates import Flags, certified_by_margin, exact_margins, separated
 from linfdeploy.verify.determinism import run_batched
+from linfdeploy.verify.head import REAL, head_gaps
 from linfdeploy.verify.threat import box_of
 
 __all__ = ["Reference", "load_reference"]
 
 BATCH = 512
+
+FOLDED = replace(REAL, operand=2.0**-52)
+"""The real head, whose weights were divided by the unit of its features in float64."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ class Reference:
         net = self._real_net()
         slack = rounding_error(net, ranges := value_ranges(net)) + _weight_rounding(ranges)
         slack += Fraction(folding_error(self._chain))
+        if net.head is not None:
+            return self._certified_head(net, images, levels, float(slack) * (1 + 2.0**-40))
         evaluator = ReferenceEngine(net)
         logits = run_batched(evaluator, images)
         lower, upper = evaluator.bounds(*box_of(images, levels))
@@ -86,6 +93,21 @@ class Reference:
 
     def _real_net(self) -> PixelNet:
         return real_net_from_chain(self._chain) if self.net.sorts else self.exported("fp32", None)
+
+    def _certified_head(self, net: PixelNet, images: Images, levels: int, slack: float) -> tuple[Flags, Flags]:
+        """As `certified`: the real head on real features, which lie within `slack` pixels of the evaluator's."""
+        # Folded in float64, by a division: one rounding more than the head has.
+        weights, biases = zip(*fold_head(fold_normalization(self._chain)), strict=True)
+        head = MlpHead(weights, biases, "tanh")
+        labels = run_batched(ReferenceEngine(net), images).argmax(1)
+        evaluator = ReferenceEngine(net.distances)
+        at, box = evaluator.bounds(images, images), evaluator.bounds(*box_of(images, levels))
+        found = []
+        for (low, high), wider in ((at, levels + slack), (box, slack)):
+            ends = -high.astype(np.float64) - wider, -low.astype(np.float64) + wider
+            outward = np.nextafter(ends[0], -np.inf), np.nextafter(ends[1], np.inf)
+            found.append(head_gaps(head, outward, labels, FOLDED) > 0)
+        return found[0], found[1]
 
     @cached_property
     def _chain(self) -> Chain:

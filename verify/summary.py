@@ -18,7 +18,7 @@ from linfdeploy.engines.build import OpenedEngine
 from linfdeploy.engines.bundle.read import Bundle
 from linfdeploy.engines.roundings import name_of
 from linfdeploy.errors import DatasetError
-from linfdeploy.onnx.pixel_net import PIXEL_MAX
+from linfdeploy.onnx.pixel_net import PIXEL_MAX, Floats, PixelNet
 from linfdeploy.report.model import (
     Accuracy,
     Attack,
@@ -36,6 +36,7 @@ from linfdeploy.report.model import (
 from linfdeploy.verify.assumptions import assumptions_of
 from linfdeploy.verify.certificates import Certificates, CertifiedFlags, Flags
 from linfdeploy.verify.conformance import ConformanceResult
+from linfdeploy.verify.headed import head_bound_of
 from linfdeploy.verify.radii import CertifiedRadii
 from linfdeploy.verify.threat import Threat
 
@@ -149,7 +150,7 @@ def report_of(
         conformance=found.conformance.conformance,
         lipschitz=found.lipschitz,
         curve=_curve(certificates.radii, correct, threat.levels),
-        assumptions=assumptions_of(threat, name_of(found.conformance.roundings)),
+        assumptions=assumptions_of(threat, name_of(found.conformance.roundings), _arithmetic(subject)),
         violations=tuple(violations),
         rows=_rows(data, found),
         classes=tuple(_classes(data, certificates.flags, correct)),
@@ -158,6 +159,11 @@ def report_of(
 
 def _eps(threat: Threat) -> Eps:
     return Eps(threat.text, str(threat.eps), str(PIXEL_MAX * threat.eps), threat.levels)
+
+
+def _arithmetic(subject: Subject) -> str | None:
+    net = subject.opened.graph.net
+    return None if net.head is None else head_bound_of(net).arithmetic.name
 
 
 def _engine_facts(subject: Subject, conformance: ConformanceResult) -> EngineFacts:
@@ -171,9 +177,15 @@ def _engine_facts(subject: Subject, conformance: ConformanceResult) -> EngineFac
         form=graph.options.form,
         variant=name_of(conformance.roundings),
         versions={"linfdeploy": __version__, **opened.engine.versions},
-        layers=tuple(LayerFacts(layer.weight.shape[1], layer.weight.shape[0]) for layer in graph.net.layers),
+        layers=tuple(LayerFacts(weight.shape[1], weight.shape[0]) for weight in _weights(graph.net)),
         model_sha256=opened.manifest.model_sha256 if opened.manifest else None,
     )
+
+
+def _weights(net: PixelNet) -> Iterator[Floats]:
+    yield from (layer.weight for layer in net.layers)
+    if net.head is not None:
+        yield from net.head.weights
 
 
 def _certified(flags: CertifiedFlags, correct: Flags, before: Before | None) -> Certified:

@@ -23,7 +23,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from linfdeploy import __version__
 from linfdeploy.engines.base import Images
 from linfdeploy.engines.reference import ReferenceEngine
-from linfdeploy.errors import DatasetError, InputError
+from linfdeploy.errors import DatasetError, ExportError
 from linfdeploy.onnx.pixel_net import PixelNet
 from linfdeploy.verify.certificates import Certifier, exact_margins
 from linfdeploy.verify.summary import TestSet
@@ -78,10 +78,10 @@ def verifier_model(net: PixelNet) -> ModelProto:
     Weights are those of the net, which float32 holds exactly; a layer is Unsqueeze, Sub, Abs, ReduceMax and Add.
 
     Raises:
-        InputError: The net has sorted distances.
+        ExportError: The net has sorted distances.
     """
     if net.sorts:
-        raise InputError(
+        raise ExportError(
             "the net has sorted distances, which other verifiers' layers (Sub, Abs, ReduceMax) cannot say; "
             "expected l_inf distances alone: verify it with linfdeploy"
         )
@@ -139,7 +139,13 @@ def instance_files(net: PixelNet, data: TestSet, threat: Threat, form: InstanceF
 
     Raises:
         DatasetError: The net gets none of the images right.
+        ExportError: The net has a head or sorted distances.
     """
+    if net.head is not None:
+        raise ExportError(
+            "the net has a head, which instances for other verifiers do not hold yet; expected a net of distance "
+            "layers alone: certify it with linfdeploy verify"
+        )
     logits = ReferenceEngine(net).run(data.images)
     right = np.flatnonzero(logits.argmax(1) == data.labels)
     if not len(right):

@@ -15,7 +15,12 @@ __all__ = ["command"]
 @click.command()
 @click.argument("model", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="The folder to write; new or empty.")
-@click.option("--data", default="digits", show_default=True, help="digits, mnist, fashion-mnist or a .npz file.")
+@click.option(
+    "--data",
+    default="digits",
+    show_default=True,
+    help="digits, mnist, cifar10, ... (docs/data.md), or a .npz file.",
+)
 @click.option("--data-root", type=PATH, help="The folder of the data set.  [default: ./data]")
 @click.option(
     "--samples", type=int, default=256, show_default=True, help="Only the first SAMPLES test images, with labels."

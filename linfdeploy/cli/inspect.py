@@ -89,4 +89,7 @@ def _layers(graph: DeployedGraph) -> Iterator[tuple[str, object]]:
         outputs, inputs = layer.weight.shape
         kind = "LinfDist" if layer.sort is None else f"SortDist of {len(layer.sort)} terms,"
         yield f"layer {index}", f"{kind} {inputs} -> {outputs}, outputs within {reach.output:g} pixels"
+    if (head := graph.net.head) is not None:
+        for index, weight in enumerate(head.weights):
+            yield f"head {index}", f"Gemm {weight.shape[1]} -> {weight.shape[0]}, {weight.dtype}"
     yield "delta", f"{float(rounding_error(graph.net, ranges)):.3g} pixels, if every operation rounded"

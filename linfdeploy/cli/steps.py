@@ -18,10 +18,13 @@ from linfdeploy.errors import InputError, MissingExtraError
 if TYPE_CHECKING:
     from linfdeploy.engines.bundle.read import Bundle
     from linfdeploy.engines.manifest import Manifest
+    from linfdeploy.nets.net import LinfNet
     from linfdeploy.onnx.pixel_net import Precision
     from linfdeploy.ranks import Ranks
     from linfdeploy.report import ReportPaths
     from linfdeploy.report.model import AuditReport
+    from linfdeploy.training.data import Dataset
+    from linfdeploy.training.evaluation import Exported
     from linfdeploy.verify.audit import AttackName, AuditOptions, AuditResult
     from linfdeploy.verify.shards import Progress
     from linfdeploy.verify.summary import Subject, TestSet
@@ -34,6 +37,7 @@ __all__ = [
     "VnnlibRequest",
     "build",
     "bundle",
+    "certify_exported",
     "export",
     "places_of_build",
     "refit",
@@ -70,7 +74,43 @@ def export(
     write_bytes(model, data)
     chosen = next((entry.value for entry in onnx_model.metadata_props if entry.key == "grid"), None)
     exactly = precision if chosen is None else f"every operation exact on a grid of 2^-{chosen} pixel"
+    exactly += " in front of the head" if precision == "exact" and net.spec.head else ""
     return f"{len(net.spec.layers)} layers, {exactly}, form {graph.form}, {len(data):,} bytes"
+
+
+def certify_exported(net: LinfNet, test: Dataset, eps: float) -> Exported:
+    """Exports a net in memory and certifies that one, exactly, as `verify` would at the same eps.
+
+    Args:
+        net: In evaluation mode at p = inf.
+        test: With images of the net's input shape.
+        eps: A fraction of the pixel range, such as 0.1 or 8/255 as a float.
+
+    Raises:
+        LinfDeployError: The net cannot be exported exactly, or certificate E does not apply to it.
+    """
+    from fractions import Fraction
+
+    from linfdeploy.engines.reference import ReferenceEngine
+    from linfdeploy.errors import ExportError
+    from linfdeploy.onnx.export import pixel_net_from_net
+    from linfdeploy.training.evaluation import Exported
+    from linfdeploy.verify.certificates import Certifier
+    from linfdeploy.verify.determinism import run_batched
+    from linfdeploy.verify.threat import Threat
+
+    # The float nearest to 8/255 is a little less, and 7 levels; every fraction that one writes is meant exactly.
+    levels = Threat("pixels", f"{eps:g}", Fraction(eps).limit_denominator(10**6)).levels
+    pixel_net = pixel_net_from_net(net, "exact", None)
+    assert pixel_net.grid is not None
+    logits = run_batched(ReferenceEngine(pixel_net), test.images)
+    certified = Certifier(pixel_net, None, None, logits).at(levels).exact
+    if certified is None:
+        raise ExportError("its margins are not exact; expected a net of distances alone: see linfdeploy verify")
+    correct = logits.argmax(1) == test.labels
+    return Exported(
+        len(logits), pixel_net.grid, levels, float(correct.mean()), float((correct & certified).mean())
+    )
 
 
 def build(model: Path, engine: Path, backend: str | None, options: dict[str, object]) -> list[str]:

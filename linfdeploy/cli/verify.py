@@ -17,7 +17,7 @@ from linfdeploy.cli.progress import Notes, progress_bar
 from linfdeploy.cli.voice import one_voice
 
 if TYPE_CHECKING:
-    from linfdeploy.report.model import Attack, AuditReport
+    from linfdeploy.report.model import Attack, AuditReport, Conformance
 
 __all__ = ["command", "print_report"]
 
@@ -30,7 +30,8 @@ PATIENCE = timedelta(days=1)
 @click.option("--reference", type=PATH, help="The checkpoint that was signed off.")
 @click.option(
     "--data",
-    help="digits, mnist, fashion-mnist or a .npz file.  [default: the bundle's labelled images, else digits]",
+    help="digits, mnist, cifar10, ... (docs/data.md), or a .npz file.  [default: the bundle's labelled images, "
+    "else digits]",
 )
 @click.option("--data-root", type=PATH, help="The folder of the data set.  [default: ./data]")
 @click.option(
@@ -124,6 +125,11 @@ def refuse_other_options(ctx: click.Context, engine: Path | None) -> None:
         raise click.UsageError(f"--compare takes two reports and --report; found {found} as well: leave it out")
 
 
+def _within(same: Conformance) -> bool:
+    """Whether a head was held against its enclosure, and stayed inside."""
+    return bool(same.orders) and all(order.endswith("head: within enclosure") for order in same.orders)
+
+
 def print_report(report: AuditReport) -> None:
     """Prints the figures before and after deployment side by side, what went wrong, and the verdict."""
     from rich.console import Console
@@ -133,7 +139,8 @@ def print_report(report: AuditReport) -> None:
     same = report.conformance
     console.print(
         f"conformance: {same.bit_identical:.2%} of the logits of {same.samples} images are bit-identical "
-        f"(at most {same.max_ulp} ulp apart); rounding: {report.engine.variant or 'none matched'}",
+        f"(at most {same.max_ulp} ulp apart); rounding: {report.engine.variant or 'none matched'}"
+        + ("; head: within enclosure" if _within(same) else ""),
         markup=False,
         soft_wrap=True,
     )

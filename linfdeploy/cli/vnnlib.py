@@ -16,7 +16,12 @@ __all__ = ["command"]
 @click.command()
 @click.argument("model", type=PATH)
 @click.option("-o", "--out", type=PATH, required=True, help="The folder to write; new or empty.")
-@click.option("--data", default="digits", show_default=True, help="digits, mnist, fashion-mnist or a .npz file.")
+@click.option(
+    "--data",
+    default="digits",
+    show_default=True,
+    help="digits, mnist, cifar10, ... (docs/data.md), or a .npz file.",
+)
 @click.option("--data-root", type=PATH, help="The folder of the data set.  [default: ./data]")
 @click.option(
     "--eps", default="0.1", show_default=True, help="8/255, 0.3 (of the pixel range) or 8px; read exactly."

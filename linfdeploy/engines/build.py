@@ -247,7 +247,8 @@ def _self_check(engine: Engine, graph: DeployedGraph) -> dict[str, float]:
         float((logits == ReferenceEngine(graph.net, rounding).run(images)).mean())
         for rounding in roundings_of(graph.net)
     ]
-    if graph.net.precision == "exact" and max(shares) < 1:
+    # A head's sums have no order that all engines follow: there `verify` says what is right.
+    if graph.net.precision == "exact" and graph.net.head is None and max(shares) < 1:
         raise EngineError(
             f"the engine differs from the bit-exact evaluator in {1 - max(shares):.1%} of the logits of random "
             "images; expected every bit equal: this backend computes something else and is not used"

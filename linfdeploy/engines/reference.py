@@ -8,6 +8,9 @@
     bounds(lower, upper)[0] <= run(x) <= bounds(lower, upper)[1]
 
 with no slack: each operation is monotone in each argument, and so is rounding.
+
+Of a net with a head that holds for its features alone: bound and compare them as the logits of `net.distances`,
+which are their negation. Sums have no order that all engines follow, so `run` is then one of many right answers.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from linfdeploy.kernels import (
     sort_dist_argtop,
     sort_dist_bounds,
 )
+from linfdeploy.onnx.mlp_head import MlpHead
 from linfdeploy.onnx.pixel_net import PixelNet
 from linfdeploy.onnx.radius import radius_slack
 
@@ -42,6 +46,7 @@ class ReferenceEngine(Engine):
     """Evaluates a pixel net with the roundings of its format."""
 
     def __init__(self, net: PixelNet, rounding: Rounding = PER_OP, *, radius: bool = False) -> None:
+        assert not (radius and net.head), "no radius follows from the logits of a head"
         self.net = net
         self.rounding = rounding
         self.input_shape = net.input_shape
@@ -72,6 +77,7 @@ class ReferenceEngine(Engine):
 
     def last_bounds(self, low: Logits, high: Logits) -> tuple[Logits, Logits]:
         """Bounds the logits, (N, K) float32 each, from the bounds of `last_inputs`."""
+        assert self.net.head is None, "bits and bounds are those of `net.distances`"
         low, high = self._layer_bounds(low, high, len(self._weights) - 1)
         return -high, -low
 
@@ -85,6 +91,7 @@ class ReferenceEngine(Engine):
 
     def explains(self, images: Images, logits: Logits) -> Flags:
         """Returns for which images (N,) the logits (N, K) are, bit by bit, those of the rounding."""
+        assert self.net.head is None, "bits and bounds are those of `net.distances`"
         same: Flags = (self.run(images) == logits).all(1)
         return same
 
@@ -115,6 +122,8 @@ class ReferenceEngine(Engine):
         x = _flat(images)
         for index, bias in enumerate(self._biases):
             x = self._add(self._distance(x, index), bias, index)
+        if self.net.head is not None:
+            return {"logits": _head_logits(self.net.head, x)}
         return {"logits": -x, **(self.label_and_radius(-x) if self._radius else {})}
 
     def distance(self, x: Logits, w: Logits) -> Logits:
@@ -201,6 +210,17 @@ def evaluator_of(net: PixelNet, roundings: Sequence[Rounding]) -> ReferenceEngin
 def _hull(ends: Sequence[Ends]) -> Ends:
     lower, upper = zip(*ends, strict=True)
     return np.minimum.reduce(lower), np.maximum.reduce(upper)
+
+
+def _head_logits(head: MlpHead, x: Logits) -> Logits:
+    """Returns the logits (N, K) of features (N, F): sums and tanh in float64, each rounded once to the format."""
+    for index, (weight, bias) in enumerate(zip(head.weights, head.biases, strict=True)):
+        y = x.astype(np.float64) @ weight.astype(np.float64).T + bias
+        x = y.astype(weight.dtype).astype(np.float32)
+        if index + 1 < len(head.weights):
+            y = np.tanh(x.astype(np.float64)) if head.activation == "tanh" else np.clip(x, -1, 1)
+            x = y.astype(weight.dtype).astype(np.float32)
+    return x
 
 
 def _flat(images: Images) -> Logits:

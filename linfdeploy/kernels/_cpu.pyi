@@ -27,7 +27,7 @@ def linf_dist_bounds(
     lower: Array, upper: Array, w: Array, y_lower: Array, y_upper: Array, threads: int
 ) -> None: ...
 def lp_dist(
-    x: Array, w: Array, p: float, y: Array, largest: Array, sum: Array, threads: int, skip: bool = True
+    x: Array, w: Array, p: float, y: Array, largest: Array, sum: Array, threads: int, kept_bits: float
 ) -> None: ...
 def lp_dist_backward(
     x: Array,
@@ -39,7 +39,7 @@ def lp_dist_backward(
     grad_x: Array | None,
     grad_w: Array | None,
     threads: int,
-    skip: bool = True,
+    kept_bits: float,
 ) -> None: ...
 
 MOST_TERMS: int

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "KEPT_BITS",
     "Array",
     "FloatArray",
     "IndexArray",
     "Pair",
     "Window",
+    "check_kept_bits",
     "check_pair",
     "check_power",
     "check_power_now",
@@ -39,6 +41,10 @@ Array: TypeAlias = npt.NDArray[Any]
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IndexArray: TypeAlias = npt.NDArray[np.int64]
 Pair: TypeAlias = tuple[int, int]
+
+KEPT_BITS = 37.0
+"""Terms of an l_p distance below 2^-37 of the largest change nothing that float32 would show."""
+MOST_KEPT_BITS = 64
 
 # As in cpu/linf_dist_conv.h: no arithmetic on sizes overflows.
 MAX_WINDOW = 2**16
@@ -146,6 +152,18 @@ def check_power(op: str, p: float) -> None:
     """
     if not (1.0 <= p < math.inf):
         raise KernelError(f"{op}: p is {p}; expected 1 <= p < inf (for p = inf use linf_dist)")
+
+
+def check_kept_bits(op: str, kept_bits: float) -> None:
+    """Checks that `kept_bits` is 0 or from 1 to 64; powers below 2^-90 are clamped anyway.
+
+    Raises:
+        KernelError: It is outside.
+    """
+    if kept_bits != 0 and not 1 <= kept_bits <= MOST_KEPT_BITS:
+        raise KernelError(
+            f"{op}: kept_bits is {kept_bits}; expected 0, to keep every term, or 1 to {MOST_KEPT_BITS}"
+        )
 
 
 def check_power_now(op: str, x: torch.Tensor, p_now: torch.Tensor) -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from linfdeploy.errors import KernelError
+from linfdeploy.kernels.checks import KEPT_BITS
 from linfdeploy.kernels.torch.linf_dist import linf_dist, linf_dist_bounds
 from linfdeploy.kernels.torch.lp_dist import lp_dist
 from linfdeploy.kernels.torch.sort_dist import sort_dist, sort_dist_bounds
@@ -79,6 +80,7 @@ class DistanceLayer(nn.Module):
         p_now: (1,) float32 on the device of the weights, which holds a finite norm when the kernels run, while `p`
             only chooses them; None: `p` is the norm.
         weight: (O, I) float32.
+        kept_bits: Which terms count at a finite norm: see `linfdeploy.kernels.lp_dist`.
         bias: (O,) float32, or None.
         mean_shift: Behind the distance, or None.
     """
@@ -87,6 +89,7 @@ class DistanceLayer(nn.Module):
         super().__init__()
         self.p = math.inf
         self.p_now: torch.Tensor | None = None
+        self.kept_bits = KEPT_BITS
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(len(weight))) if bias else None
         self.mean_shift = MeanShift(len(weight)) if mean_shift else None
@@ -115,7 +118,9 @@ class DistanceLayer(nn.Module):
 
     def norm(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """Returns the distances of rows (N, I) to rows (O, I) at the norm that is set, (N, O)."""
-        return linf_dist(x, w) if math.isinf(self.p) else lp_dist(x, w, self.p, self.p_now)
+        if math.isinf(self.p):
+            return linf_dist(x, w)
+        return lp_dist(x, w, self.p, self.p_now, self.kept_bits)
 
     def distance(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the distances (N, O) at the norm that is set, before mean shift and bias."""

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Chain", "Distance", "Doubles", "Normalize", "Shift", "Step"]
+__all__ = ["Chain", "Distance", "Doubles", "Linear", "Normalize", "Shift", "Step", "Tanh"]
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
@@ -37,12 +37,40 @@ class Shift:
     offset: Doubles
 
 
-Step: TypeAlias = Normalize | Distance | Shift
+@dataclass(frozen=True)
+class Linear:
+    """`weight x + bias` with weight (O, I) and bias (O,)."""
+
+    weight: Doubles
+    bias: Doubles
+
+
+@dataclass(frozen=True)
+class Tanh:
+    """`tanh(x)`."""
+
+
+Step: TypeAlias = Normalize | Distance | Shift | Linear | Tanh
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A net for images of `input_shape` (C, H, W): its steps in order, then a negation."""
+    """A net for images of `input_shape` (C, H, W): its steps in order, then a negation if none is Linear."""
 
     input_shape: tuple[int, int, int]
     steps: tuple[Step, ...]
+
+    @property
+    def distances(self) -> tuple[Step, ...]:
+        """The steps in front of the head: all of a pure net."""
+        return self.steps[: self._first_linear]
+
+    @property
+    def head(self) -> tuple[Step, ...]:
+        """The steps from the first Linear on; none in a pure net."""
+        return self.steps[self._first_linear :]
+
+    @property
+    def _first_linear(self) -> int:
+        linear = (index for index, step in enumerate(self.steps) if isinstance(step, Linear))
+        return next(linear, len(self.steps))

@@ -13,9 +13,9 @@ from linfdeploy import __version__
 from linfdeploy.errors import ExportError
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.onnx.chain import Chain, Distance
-from linfdeploy.onnx.passes.fold import fold_normalization, fold_shifts
+from linfdeploy.onnx.passes.fold import fold_head, fold_normalization, fold_shifts
 from linfdeploy.onnx.passes.ranges import check_exact, check_finite, value_ranges
-from linfdeploy.onnx.passes.round import round_layers
+from linfdeploy.onnx.passes.round import round_head, round_layers
 from linfdeploy.onnx.pixel_net import PixelNet, Precision
 from linfdeploy.onnx.sorting import sorting_net_from_chain
 from linfdeploy.onnx.trace import chain_from_net
@@ -68,9 +68,10 @@ def pixel_net_from_chain(chain: Chain, precision: Precision, grid: int | None) -
     if any(isinstance(step, Distance) and step.sort is not None for step in chain.steps):
         return sorting_net_from_chain(chain, precision, grid)
     grid = DEFAULT_GRID if grid is None else grid
-    layers = round_layers(fold_shifts(fold_normalization(chain)), precision, grid)
+    folded = fold_normalization(chain)
+    layers, head = round_layers(fold_shifts(folded), precision, grid), round_head(fold_head(folded), precision)
     exact = precision == "exact"
-    pixel_net = PixelNet(chain.input_shape, layers, grid if exact else None)
+    pixel_net = PixelNet(chain.input_shape, layers, grid if exact else None, head)
     if exact:
         check_exact(pixel_net, grid)
     check_finite(pixel_net)
@@ -88,6 +89,11 @@ def model_from_checkpoint_net(net: LinfNet, options: ExportOptions, checkpoint_s
     Raises:
         ExportError: The net cannot keep what the precision promises.
     """
+    if options.graph.radius and net.spec.head:
+        raise ExportError(
+            "the net has a head, through which no radius follows from the logits; expected a net of distance "
+            "layers alone: leave out --radius, and have verify find each sample's"
+        )
     pixel_net = pixel_net_from_net(net, options.precision, options.grid)
     metadata = {
         "format": "linfdeploy.onnx/1",

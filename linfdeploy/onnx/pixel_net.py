@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The deployed net as numbers: weights in pixels, ready for an integer image in [0, 255].
 
-    y_0 = image,   y_l = max_i |y_(l-1),i - W_l,oi| + B_l,o,   logits = -y_L
+    y_0 = image,   y_l = max_i |y_(l-1),i - W_l,oi| + B_l,o,   logits = -y_L, or the head of the features y_L
 
 A layer may have sorted distances in the place of the maximum, in an exact net alone.
 
@@ -11,11 +11,13 @@ Everything that is written to ONNX, evaluated bit-exactly or certified is one of
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from linfdeploy.onnx.mlp_head import Floats, MlpHead
 
 __all__ = [
     "EXACT_BITS",
@@ -31,7 +33,6 @@ __all__ = [
 
 Precision: TypeAlias = Literal["exact", "fp32", "fp16"]
 PRECISIONS: tuple[Precision, ...] = ("exact", "fp32", "fp16")
-Floats: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 
 PIXEL_MAX = 255
 EXACT_BITS = 24
@@ -62,17 +63,24 @@ class PixelNet:
 
     Attributes:
         input_shape: (C, H, W) of a uint8 image.
-        layers: The layers, all of one dtype.
-        grid: k, when all weights and biases are promised to be multiples of 2^-k pixel; None otherwise.
+        layers: The distance layers, all of one dtype.
+        grid: k, when all weights and biases of `layers` are promised to be multiples of 2^-k pixel; None
+            otherwise.
+        head: What turns the last layer's outputs into logits, with tanh between its layers and in the same dtype;
+            None: a negation does.
     """
 
     input_shape: tuple[int, int, int]
     layers: tuple[PixelLayer, ...]
     grid: int | None
+    head: MlpHead | None = None
 
     @property
     def precision(self) -> Precision:
-        """`exact` for float32 weights on a grid, else the name of the weights' format."""
+        """`exact` for float32 weights on a grid, else the name of the weights' format.
+
+        A head is never exact: `exact` then speaks of the features alone.
+        """
         if self.layers[0].weight.dtype == np.float16:
             return "fp16"
         return "fp32" if self.grid is None else "exact"
@@ -90,6 +98,16 @@ class PixelNet:
     @property
     def classes(self) -> int:
         """Number of logits."""
+        return self.features if self.head is None else self.head.classes
+
+    @property
+    def distances(self) -> PixelNet:
+        """The distance layers alone: a pure net, whose logits are the negated features."""
+        return replace(self, head=None)
+
+    @property
+    def features(self) -> int:
+        """Number of outputs of the last distance layer."""
         return int(self.layers[-1].weight.shape[0])
 
     @property

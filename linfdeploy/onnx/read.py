@@ -9,18 +9,20 @@ listed: a function body that drops a column does not pass for ours.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
-from linfdeploy.errors import GraphError
+from linfdeploy.errors import GraphError, InputError
 from linfdeploy.files import read_bytes, sha256_of
 from linfdeploy.onnx import linf_dist, sort_dist
+from linfdeploy.onnx.mlp_head import MlpHead
 from linfdeploy.onnx.passes.ranges import exactness_gap, overflow_gap
 from linfdeploy.onnx.passes.sort_weights import MOST_TERMS
 from linfdeploy.onnx.pixel_net import MAX_GRID, PRECISIONS, Floats, PixelLayer, PixelNet, Precision
@@ -38,6 +40,7 @@ BODY_OPS = {
 }
 """Harmless ops that we never write: a function body that has them is read, so that its fault can be named."""
 
+HEAD_OPS = {"Gemm", "Tanh"}
 NET_OPS = {"Abs", "Add", "Cast", "Flatten", "Identity", "Neg", "ReduceMax", "Scan", "Sub", "Transpose"}
 SORT_OPS = {"BitShift", "Constant", "Div", "Floor", "Mul", "ReduceSum", "Shape", "TopK"}
 RADIUS_OPS = {"ArgMax", "Mul", "Relu", "Reshape", "Split", "Sub", "TopK"}
@@ -90,6 +93,12 @@ def _deployed_graph(data: bytes, folder: Path) -> DeployedGraph:
     options = GraphOptions(_form(model), _has_radius(model.graph), _opset(model))
     _check_ops(model, options)
     net = _net(model.graph, options.form, folder, metadata.get("grid"))
+    if net.sorts and net.head is not None:
+        raise GraphError("has sorted distances and a head; expected one of them, as linfdeploy export writes it")
+    if options.radius and net.head is not None:
+        raise GraphError(
+            "computes a radius from the logits of a head, from which none follows; expected no radius"
+        )
     claimed = next((name for name in PRECISIONS if name == metadata.get("precision")), None)
     return DeployedGraph(net, options, _departures(model, net, options), claimed, metadata, sha256_of(data), model)
 
@@ -143,8 +152,8 @@ def _opset(model: ModelProto) -> int:
 
 
 def _check_ops(model: ModelProto, options: GraphOptions) -> None:
-    radius = RADIUS_OPS if options.radius else set()
-    allowed = {("", op) for op in NET_OPS | radius | (SORT_OPS if options.form == "standard" else set())}
+    allowed = {("", op) for op in NET_OPS | HEAD_OPS | (RADIUS_OPS if options.radius else set())}
+    allowed |= {("", op) for op in (SORT_OPS if options.form == "standard" else set())}
     allowed |= {(linf_dist.DOMAIN, op) for op in (linf_dist.OP, sort_dist.OP)}
     in_bodies = {("", op) for op in NET_OPS | BODY_OPS | SORT_OPS}
     known = [(node, allowed) for node in _all_nodes([model.graph])]
@@ -184,11 +193,25 @@ def _net(graph: GraphProto, form: Form, folder: Path, claimed_grid: str | None) 
         PixelLayer(array(weight), array(bias), None if sort is None else array(sort))
         for weight, sort, bias in _layer_names(graph, form)
     )
-    net = PixelNet(_input_shape(graph), layers, None)
+    net = PixelNet(_input_shape(graph), layers, None, _head(graph, array))
     _check_layers(net)
-    proven = PixelNet(net.input_shape, layers, _proven_grid(net, claimed_grid))
+    proven = replace(net, grid=_proven_grid(net, claimed_grid))
     _check_grids(graph, proven)
     return proven
+
+
+def _head(graph: GraphProto, array: Callable[[str], Floats]) -> MlpHead | None:
+    """Returns the linear layers behind the features; None: there are none."""
+    nodes = [node for node in graph.node if node.op_type == "Gemm"]
+    if any(len(node.input) != 3 for node in nodes):
+        raise GraphError("a Gemm has not three inputs; expected features, weight and bias")
+    if not nodes:
+        return None
+    weights, biases = zip(*((array(node.input[1]), array(node.input[2])) for node in nodes), strict=True)
+    try:
+        return MlpHead(tuple(weights), tuple(biases), "tanh")
+    except InputError as error:
+        raise GraphError(str(error)) from None
 
 
 def _embed(tensor: TensorProto, values: Floats) -> None:
@@ -244,8 +267,19 @@ def _check_layers(net: PixelNet) -> None:
         if layer.sort is not None:
             _check_sort(index, layer)
         inputs = shape[0]
-    if inputs < 2:
-        raise GraphError(f"has {inputs} logit; expected at least 2 classes")
+    if net.head is not None:
+        _check_head(net.head, inputs, net.format)
+    if net.classes < 2:
+        raise GraphError(f"has {net.classes} logit; expected at least 2 classes")
+
+
+def _check_head(head: MlpHead, features: int, dtype: npt.DTypeLike) -> None:
+    if head.features != features:
+        raise GraphError(
+            f"the head takes {head.features} features; expected {features}, of the last distance layer"
+        )
+    if other := {str(array.dtype) for array in (*head.weights, *head.biases)} - {str(dtype)}:
+        raise GraphError(f"the head is {', '.join(sorted(other))} behind layers of {dtype}; expected one format")
 
 
 def _check_sort(index: int, layer: PixelLayer) -> None:

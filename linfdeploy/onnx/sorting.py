@@ -39,8 +39,9 @@ def sorting_net_from_chain(chain: Chain, precision: Precision, grid: int | None)
         grid: k of the grid; None: its share of the bits that the ranges leave.
 
     Raises:
-        ExportError: Another precision, or values too large for the grid; the numbers say why.
+        ExportError: A head, another precision, or values too large for the grid; the numbers say why.
     """
+    _check_pure(chain)
     if precision != "exact":
         raise ExportError(
             f"the net has sorted distances, whose sums would depend on their order in {precision}; expected "
@@ -63,10 +64,23 @@ def sorting_net_from_chain(chain: Chain, precision: Precision, grid: int | None)
 
 
 def real_net_from_chain(chain: Chain) -> PixelNet:
-    """Returns the net in float32, which is what a checkpoint is judged by and not what is deployed."""
+    """Returns the net in float32, which is what a checkpoint is judged by and not what is deployed.
+
+    Raises:
+        ExportError: It has a head.
+    """
+    _check_pure(chain)
     return _rounded(
         chain, "fp32", None, [None if c is None else (c / c.sum()).astype(np.float32) for c in _sorts(chain)]
     )
+
+
+def _check_pure(chain: Chain) -> None:
+    if chain.head:
+        raise ExportError(
+            "the net has sorted distances and a head, which are not deployed together yet; expected one of them: "
+            "train without head, or with neuron 'linf_dist'"
+        )
 
 
 def _rounded(

@@ -17,7 +17,7 @@ import torch
 from linfdeploy.errors import ExportError
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.onnx import linf_dist, sort_dist
-from linfdeploy.onnx.chain import Chain, Distance, Doubles, Normalize, Shift, Step
+from linfdeploy.onnx.chain import Chain, Distance, Doubles, Linear, Normalize, Shift, Step, Tanh
 
 __all__ = ["chain_from_net"]
 
@@ -89,26 +89,49 @@ def _read(node: Any, shape: tuple[int, int, int], steps: list[Step]) -> None:
             steps[0] = Normalize(first.mean + mean.reshape(-1), 1.0)
         case "", "Div" if isinstance(first, Normalize) and first.std == 1:
             steps[0] = Normalize(first.mean, float(_constant(node.inputs[1])))
-        case linf_dist.DOMAIN, linf_dist.OP:
-            steps += [Distance(_constant(node.inputs[1])), Shift(_constant(node.inputs[2]))]
-        case linf_dist.DOMAIN, sort_dist.OP:
-            steps += [
-                Distance(_constant(node.inputs[1]), _constant(node.inputs[2])),
-                Shift(_constant(node.inputs[3])),
-            ]
-        case "", "Sub":
-            steps.append(Shift(-_constant(node.inputs[1])))
-        case "", "Add":
-            steps.append(Shift(_constant(node.inputs[1])))
+        case linf_dist.DOMAIN, linf_dist.OP | sort_dist.OP:
+            weight, *sort, bias = (_constant(operand) for operand in node.inputs[1:])
+            steps += [Distance(weight, *sort), Shift(bias)]
+        case "", "Gemm" if _is_plain(node):
+            steps.append(_linear(node))
+        case "", "Tanh":
+            steps.append(Tanh())
+        case "", "Sub" | "Add" as op:
+            offset = _constant(node.inputs[1])
+            steps.append(Shift(offset if op == "Add" else -offset))
         case "", "Neg" | "Reshape" | "Constant":
+            pass
+        case "", "Div" if all(value.const_value is not None for value in node.inputs):
             pass
         case domain, op:
             raise ExportError(
-                f"the traced net holds {domain or 'ai.onnx'}::{op}; expected distances and shifts only"
+                f"the traced net holds {domain or 'ai.onnx'}::{op}; expected distances, shifts and linear layers"
             )
 
 
+def _linear(node: Any) -> Linear:
+    weight = _constant(node.inputs[1])
+    # The exporter drops a bias of zeros.
+    return Linear(weight, _constant(node.inputs[2]) if len(node.inputs) > 2 else 0.0 * weight[:, 0])
+
+
+def _is_plain(node: Any) -> bool:
+    """Whether a Gemm is `x W^T + b`."""
+    found = {name: attribute.value for name, attribute in node.attributes.items()}
+    return {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0, **found} == {
+        "alpha": 1.0,
+        "beta": 1.0,
+        "transA": 0,
+        "transB": 1,
+    }
+
+
 def _constant(value: Any) -> Doubles:
+    producer = value.producer()
+    if value.const_value is None and producer is not None and producer.op_type == "Div":
+        # The exporter computes W / sqrt(I) itself where W is small; in float32, as the net does.
+        weight, root = (_constant(operand).astype(np.float32) for operand in producer.inputs)
+        return (weight / root).astype(np.float64)
     if value.const_value is None:
         raise ExportError(f"the traced net computes {value.name}; expected a constant there")
     array: Doubles = value.const_value.numpy().astype(np.float64)

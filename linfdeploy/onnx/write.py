@@ -12,8 +12,10 @@ import onnx
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from linfdeploy import __version__
+from linfdeploy.errors import ExportError
 from linfdeploy.onnx import linf_dist, sort_dist
-from linfdeploy.onnx.pixel_net import PixelNet
+from linfdeploy.onnx.mlp_head import MlpHead
+from linfdeploy.onnx.pixel_net import Floats, PixelNet
 from linfdeploy.onnx.radius import radius_initializers, radius_nodes, radius_outputs
 
 __all__ = ["MAX_OPSET", "MIN_OPSET", "Form", "GraphOptions", "model_from_net"]
@@ -93,10 +95,15 @@ def _net_nodes(net: PixelNet, form: Form) -> list[NodeProto]:
         helper.make_node("Cast", ["image"], ["pixels"], name="cast", to=to),
         helper.make_node("Flatten", ["pixels"], ["layer0.x"], name="flatten", axis=1),
     ]
+    last = "distances" if net.head is None else "features"
     for index in range(len(net.layers)):
-        y = f"layer{index + 1}.x" if index + 1 < len(net.layers) else "distances"
+        y = f"layer{index + 1}.x" if index + 1 < len(net.layers) else last
         nodes += _layer_nodes(net, index, y, form)
-    nodes.append(helper.make_node("Neg", ["distances"], ["logits.half" if half else "logits"], name="negate"))
+    logits = "logits.half" if half else "logits"
+    if net.head is None:
+        nodes.append(helper.make_node("Neg", ["distances"], [logits], name="negate"))
+    else:
+        nodes += _head_nodes(net.head, logits)
     if half:
         nodes.append(helper.make_node("Cast", ["logits.half"], ["logits"], name="widen", to=TensorProto.FLOAT))
     return nodes
@@ -117,10 +124,29 @@ def _layer_nodes(net: PixelNet, index: int, y: str, form: Form) -> list[NodeProt
     return [sort_dist.node(x, w, c, b, y, name, net.grid)]
 
 
+def _head_nodes(head: MlpHead, logits: str) -> list[NodeProto]:
+    """Returns `Gemm, Tanh, ..., Gemm` from `features` on."""
+    if head.activation != "tanh":
+        raise ExportError(
+            f"the head's activation is {head.activation!r}; expected 'tanh', of which graphs are made"
+        )
+    nodes, x = [], "features"
+    for index in range(len(head.weights)):
+        name, last = f"head{index}", index + 1 == len(head.weights)
+        y = logits if last else f"{name}.y"
+        nodes.append(helper.make_node("Gemm", [x, f"{name}.weight", f"{name}.bias"], [y], name=name, transB=1))
+        if not last:
+            x = f"{name}.tanh"
+            nodes.append(helper.make_node("Tanh", [y], [x], name=x))
+    return nodes
+
+
 def _weights(net: PixelNet) -> list[onnx.TensorProto]:
-    return [
-        numpy_helper.from_array(value, f"layer{index}.{name}")
-        for index, layer in enumerate(net.layers)
-        for name, value in (("weight", layer.weight), ("sort", layer.sort), ("bias", layer.bias))
-        if value is not None
-    ]
+    parts: list[tuple[str, str, Floats | None]] = []
+    for index, layer in enumerate(net.layers):
+        named = (("weight", layer.weight), ("sort", layer.sort), ("bias", layer.bias))
+        parts += [(f"layer{index}", name, value) for name, value in named]
+    if net.head is not None:
+        for index, (weight, bias) in enumerate(zip(net.head.weights, net.head.biases, strict=True)):
+            parts += [(f"head{index}", "weight", weight), (f"head{index}", "bias", bias)]
+    return [numpy_helper.from_array(value, f"{place}.{name}") for place, name, value in parts if value is not None]

@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import numpy.typing as npt
 import oracles
 import pytest
+import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from oracles import Float32, float32
 
+from linfdeploy.errors import KernelError
 from linfdeploy.kernels import _cpu, linf_dist, lp_dist
+from linfdeploy.kernels.checks import KEPT_BITS
 
 POWERS = [1.0, 1.5, 2.0, 3.0, 7.3, 8.0, 13.0, 30.5, 39.0, 40.0, 100.0, 100.3, 1000.0, 1000.7]
 SIZES = [(3, 5, inputs) for inputs in range(1, 71)] + [(batch, 70 - batch, 19) for batch in (1, 2, 17, 69)]
@@ -33,18 +38,20 @@ def _pair(seed: int, batch: int, outputs: int, inputs: int, scale: float = 1.0) 
 
 
 def _forward(
-    x: Float32, w: Float32, p: float, threads: int = 2, skip: bool = True
+    x: Float32, w: Float32, p: float, threads: int = 2, kept_bits: float = KEPT_BITS
 ) -> tuple[Float32, Float32, Float32]:
     y, largest, powers = (np.full((len(x), len(w)), np.nan, np.float32) for _ in range(3))
-    _cpu.lp_dist(x, w, p, y, largest, powers, threads, skip)
+    _cpu.lp_dist(x, w, p, y, largest, powers, threads, kept_bits)
     return y, largest, powers
 
 
 def _grads(
-    x: Float32, w: Float32, p: float, grad_y: Float32, threads: int = 2, skip: bool = True
+    x: Float32, w: Float32, p: float, grad_y: Float32, threads: int = 2, kept_bits: float = KEPT_BITS
 ) -> tuple[Float32, Float32]:
     grad_x, grad_w = np.full_like(x, np.nan), np.full_like(w, np.nan)
-    _cpu.lp_dist_backward(x, w, p, *_forward(x, w, p, 1, skip)[1:], grad_y, grad_x, grad_w, threads, skip)
+    _cpu.lp_dist_backward(
+        x, w, p, *_forward(x, w, p, 1, kept_bits)[1:], grad_y, grad_x, grad_w, threads, kept_bits
+    )
     return grad_x, grad_w
 
 
@@ -197,9 +204,9 @@ def test_one_gradient_alone_has_the_same_bits(isa: str, p: float) -> None:
     grad_y[2, 3] = 0.0
     both, (_, largest, powers) = _grads(x, w, p, grad_y), _forward(x, w, p)
     grad_x, grad_w = np.full_like(x, np.nan), np.full_like(w, np.nan)
-    _cpu.lp_dist_backward(x, w, p, largest, powers, grad_y, grad_x, None, 2)
-    _cpu.lp_dist_backward(x, w, p, largest, powers, grad_y, None, grad_w, 2)
-    _cpu.lp_dist_backward(x, w, p, largest, powers, grad_y, None, None, 2)
+    _cpu.lp_dist_backward(x, w, p, largest, powers, grad_y, grad_x, None, 2, KEPT_BITS)
+    _cpu.lp_dist_backward(x, w, p, largest, powers, grad_y, None, grad_w, 2, KEPT_BITS)
+    _cpu.lp_dist_backward(x, w, p, largest, powers, grad_y, None, None, 2, KEPT_BITS)
     np.testing.assert_array_equal(oracles.bits(grad_x), oracles.bits(both[0]))
     np.testing.assert_array_equal(oracles.bits(grad_w), oracles.bits(both[1]))
 
@@ -214,14 +221,49 @@ def test_what_the_search_leaves_out_is_nothing(p: float, inputs: int, spread: fl
     # `spread` brings more or fewer terms near the largest. What is left out of a sum is below `inputs` 2^-36.
     x = (1 - spread * np.random.default_rng(seed).random((2, inputs))).astype(np.float32)
     w, grad_y = np.zeros((1, inputs), np.float32), np.ones((2, 1), np.float32)
-    (y, largest, powers), (full_y, _, full_powers) = _forward(x, w, p), _forward(x, w, p, skip=False)
+    (y, largest, powers), (full_y, _, full_powers) = _forward(x, w, p), _forward(x, w, p, kept_bits=0)
     # Nor are both rounded alike: one is summed in double precision, the other in sixteen floats.
     off = inputs * 2.0**-36 + inputs / 16 * 2.0**-24 + 2.0**-22
     np.testing.assert_allclose(powers, full_powers, off, 0)
     np.testing.assert_allclose(y, full_y, off / p + 2.0**-23, 0)
     assert (y >= largest).all()
-    for found, full in zip(_grads(x, w, p, grad_y), _grads(x, w, p, grad_y, skip=False), strict=True):
+    for found, full in zip(_grads(x, w, p, grad_y), _grads(x, w, p, grad_y, kept_bits=0), strict=True):
         np.testing.assert_allclose(found, full, 2 * off, 2.0**-35)
+
+
+@given(
+    p=st.one_of(st.integers(1, 200).map(float), st.floats(1.0, 1e4)),
+    kept_bits=st.floats(1.0, 64.0),
+    inputs=st.integers(1, 2000),
+    spread=st.sampled_from([1.0, 0.3, 1e-2]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_fewer_bits_take_no_more_than_they_say(
+    p: float, kept_bits: float, inputs: int, spread: float, seed: int
+) -> None:
+    x = (1 - spread * np.random.default_rng(seed).random((2, inputs))).astype(np.float32)
+    w, grad_y = np.zeros((1, inputs), np.float32), np.ones((2, 1), np.float32)
+    exact = oracles.lp_dist_float64(x, w, p)
+    y, largest, _ = _forward(x, w, p, kept_bits=kept_bits)
+    assert (y <= exact * (1 + FORWARD_ERROR)).all()
+    assert (y >= exact * (1 - inputs * 2.0**-kept_bits / p - FORWARD_ERROR)).all()
+    assert (y >= largest).all()
+    kept, all_terms = (_grads(x, w, p, grad_y, kept_bits=bits)[0] for bits in (kept_bits, 0))
+    # A slope that is kept may only grow, as the sum that it is divided by falls short.
+    slack = (1 + inputs * 2.0**-kept_bits) * (1 + GRADIENT_ERROR)
+    assert ((kept == 0) | (kept >= all_terms * (1 - GRADIENT_ERROR))).all()
+    assert (kept <= all_terms * slack + 2.0**-80).all()
+    assert (all_terms[kept == 0] <= 1.01 * 2.0**-kept_bits).all()
+
+
+@pytest.mark.parametrize("kept_bits", [-1.0, 0.5, 65.0, np.nan])
+def test_impossible_bits(kept_bits: float) -> None:
+    expected = f"lp_dist: kept_bits is {kept_bits}; expected 0, to keep every term, or 1 to 64"
+    x, w = np.zeros((2, 3), np.float32), np.zeros((4, 3), np.float32)
+    with pytest.raises(KernelError, match=re.escape(expected)):
+        lp_dist(x, w, 8.0, kept_bits=kept_bits)
+    with pytest.raises(KernelError, match=re.escape(expected)):
+        lp_dist(torch.from_numpy(x), torch.from_numpy(w), 8.0, kept_bits=kept_bits)
 
 
 @given(

@@ -15,7 +15,7 @@ from linfdeploy.kernels.sort_dist import MOST_TERMS as KERNELS_MOST
 from linfdeploy.nets.layer_specs import MOST_TERMS, SortDistSpec
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.nets.spec import NetSpec
-from linfdeploy.nets.subsets import SUB_BATCH, draw_subsets, features_of_subsets
+from linfdeploy.nets.subsets import SUB_BATCH, Subsets, draw_subsets, features_of_subsets
 from linfdeploy.training.running_means import renew_running_means
 
 BATCH = 2 * SUB_BATCH + 5
@@ -40,6 +40,29 @@ def test_subsets_have_one_size_and_come_from_the_generator() -> None:
     sizes = [draw_subsets(net.distances, 1, torch.Generator().manual_seed(s))[1].shape[1] for s in range(400)]  # type: ignore[union-attr]
     # Binomial(12, 0.6): mean 7.2, of 400 draws within 5 standard errors.
     assert abs(np.mean(sizes) - 7.2) < 5 * math.sqrt(12 * 0.6 * 0.4 / 400)
+
+
+def test_all_layers_of_distances_but_the_first_are_sorted_and_a_head_stays() -> None:
+    spec = NetSpec.mlp((1, 4, 4), (0.1,), 0.3, (12, 10), 4, (7,))
+    found = spec.sorting(0.6, 11)
+    assert [layer.type for layer in found.layers] == ["linf_dist", "sort_dist", "linear", "linear"]
+    assert found.layers[1] == SortDistSpec(12, 10, True, False, 0.6, 11)
+    assert (found.layers[0], found.head) == (spec.layers[0], spec.head)
+
+
+def test_training_leaves_out_what_kept_bits_say() -> None:
+    net, x = make(), torch.randn(BATCH, 16)
+    net.set_p(8.0)
+    subsets = draw_subsets(net.distances, BATCH, torch.Generator().manual_seed(3))
+    every, few = (_with_bits(net, x, subsets, bits) for bits in (0.0, 1.0))
+    assert not torch.equal(every, few)
+    torch.testing.assert_close(every, _with_bits(net, x, subsets, 37.0), atol=1e-5, rtol=0)
+
+
+def _with_bits(net: LinfNet, x: torch.Tensor, subsets: Subsets, bits: float) -> torch.Tensor:
+    for layer in net.distances[1:]:
+        layer.kept_bits = bits
+    return features_of_subsets(net.distances, x, subsets)
 
 
 @pytest.mark.parametrize("p", [8.0, math.inf])

@@ -234,7 +234,9 @@ def test_convolutions_run_as_they_were_planned(builder: Builder, library: Librar
 
 
 @needs_tensorrt
-@pytest.mark.parametrize("architecture", [75, 87, 90, 110, 121])
+@pytest.mark.parametrize(
+    "architecture", [75, 87, 121, *(pytest.param(number, marks=pytest.mark.thorough) for number in (90, 110))]
+)
 def test_code_has_the_kernel_and_its_arguments_in_order(builder: Builder, architecture: int) -> None:
     rng = np.random.default_rng(2)
     nodes = [layer(FLOAT, 8, 8, [1]), layer(HALF, 8, 8, [1]), window(rng)[0]]

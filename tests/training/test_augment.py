@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shifts against padding and cropping one image at a time."""
+"""Crops and mirror images against padding, cropping and mirroring one image at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from linfdeploy.training.augment import random_shift
+from linfdeploy.training.augment import Augmentation
 
 
 def images_of(count: int, channels: int, height: int, width: int) -> torch.Tensor:
@@ -15,43 +15,64 @@ def images_of(count: int, channels: int, height: int, width: int) -> torch.Tenso
     return torch.from_numpy(pixels)
 
 
-@pytest.mark.parametrize(("shape", "padding"), [((40, 1, 8, 8), 1), ((40, 3, 5, 9), 3), ((9, 2, 2, 3), 4)])
-def test_every_image_is_one_crop_of_its_padded_self(shape: tuple[int, int, int, int], padding: int) -> None:
+def augmented(how: Augmentation, images: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    height, width = images.shape[2:]
+    drawn = how.draw(len(images), height, width, torch.Generator().manual_seed(seed))
+    return how.apply(images, drawn), drawn
+
+
+@pytest.mark.parametrize(
+    ("shape", "how"),
+    [
+        ((40, 1, 8, 8), Augmentation(1)),
+        ((40, 3, 5, 9), Augmentation(3)),
+        ((9, 2, 2, 3), Augmentation(4)),
+        ((40, 3, 8, 8), Augmentation(2, zeros=True, flip=True)),
+        ((40, 3, 8, 7), Augmentation(0, side=6)),
+        ((40, 1, 8, 7), Augmentation(2, zeros=True, side=5, flip=True)),
+        ((9, 1, 4, 4), Augmentation(0, flip=True)),
+    ],
+)
+def test_every_image_is_the_crop_that_was_drawn(shape: tuple[int, int, int, int], how: Augmentation) -> None:
     images = images_of(*shape)
-    shifted = random_shift(images, padding, torch.Generator().manual_seed(5))
-    _, _, height, width = shape
-    for image, found in zip(images.numpy(), shifted.numpy(), strict=True):
-        padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)), mode="edge")
-        crops = [
-            padded[:, row : row + height, column : column + width]
-            for row in range(2 * padding + 1)
-            for column in range(2 * padding + 1)
-        ]
-        assert any(np.array_equal(crop, found) for crop in crops)
+    found, drawn = augmented(how, images, 5)
+    height, width = how.side or shape[2], how.side or shape[3]
+    pads = ((0, 0), (how.padding, how.padding), (how.padding, how.padding))
+    for image, top, left, mirror, crop in zip(images.numpy(), *drawn.tolist(), found.numpy(), strict=True):
+        padded = np.pad(image, pads) if how.zeros else np.pad(image, pads, mode="edge")
+        row, column = top + how.padding, left + how.padding
+        assert 0 <= row <= padded.shape[1] - height
+        assert 0 <= column <= padded.shape[2] - width
+        expected = padded[:, row : row + height, column : column + width]
+        assert np.array_equal(crop, expected[:, :, ::-1] if mirror else expected)
 
 
-def test_all_offsets_occur_about_equally_often() -> None:
-    # One bright pixel in the middle tells the offset.
-    images = torch.zeros(18_000, 1, 5, 5)
-    images[:, :, 2, 2] = 1
-    shifted = random_shift(images, 1, torch.Generator().manual_seed(0))
-    counts = shifted.sum((0, 1))[1:4, 1:4]
-    assert counts.sum() == 18_000
-    assert counts.min() > 1800
-    assert counts.max() < 2200
+def test_all_crops_and_mirror_images_occur_about_equally_often() -> None:
+    _, drawn = augmented(Augmentation(1, side=4, flip=True), torch.zeros(32_000, 1, 5, 5), 0)
+    kinds, counts = torch.unique(drawn, dim=1, return_counts=True)
+    # 4 places either way, mirrored or not: a thousand of each, with a deviation of 31.
+    assert kinds.shape == (3, 32)
+    assert counts.min() > 800
+    assert counts.max() < 1200
 
 
 def test_offsets_come_from_the_generator_alone() -> None:
     images = images_of(30, 1, 8, 8)
-    first, second = (random_shift(images, 2, torch.Generator().manual_seed(7)) for _ in range(2))
+    first, second = (augmented(Augmentation(2), images, 7)[0] for _ in range(2))
     assert torch.equal(first, second)
-    assert not torch.equal(first, random_shift(images, 2, torch.Generator().manual_seed(8)))
+    assert not torch.equal(first, augmented(Augmentation(2), images, 8)[0])
 
 
-def test_no_padding_changes_nothing_and_keeps_the_dtype() -> None:
+def test_nothing_is_drawn_that_is_not_needed() -> None:
+    """So that the batches of a recipe stay what they were when another augmentation is added."""
     images = images_of(3, 1, 8, 8)
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
-    assert torch.equal(random_shift(images, 0, generator), images)
+    assert torch.equal(Augmentation().apply(images, Augmentation().draw(3, 8, 8, generator)), images)
     assert torch.equal(generator.get_state(), before)
-    assert random_shift(images, 1, generator).dtype == torch.uint8
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_the_dtype_stays(dtype: torch.dtype) -> None:
+    found, _ = augmented(Augmentation(1, zeros=True, flip=True), images_of(3, 1, 8, 8).to(dtype), 0)
+    assert found.dtype == dtype

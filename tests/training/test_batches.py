@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,9 +39,34 @@ def test_an_epoch_is_what_the_seed_says() -> None:
         assert labels.tolist() == DATA.labels[chosen].tolist()
 
 
-@pytest.mark.parametrize("padding", [0, 2])
-def test_shares_make_up_the_whole(padding: int) -> None:
-    recipe = replace(RECIPE, crop_padding=padding)
+def test_crops_and_mirror_images_are_what_the_seed_says() -> None:
+    recipe = replace(RECIPE, crop_size=4, crop_padding=2, crop_fill="zero", flip=True)
+    generator = generator_of(RECIPE.seed, 1 + 2)
+    order = torch.randperm(230, generator=generator).tolist()
+    padded = np.pad(DATA.images, ((0, 0), (0, 0), (2, 2), (2, 2)))
+    for index, (images, _) in enumerate(Batches(recipe, DATA, CPU).of_epoch(2)):
+        assert images.shape == (50, 1, 4, 4)
+        # Crops of 4 in 5 + 2 * 2 pixels have 6 places; then half are mirrored.
+        tops, lefts = (torch.randint(-2, 4, (50, 1), generator=generator)[:, 0].tolist() for _ in range(2))
+        mirrored = torch.randint(0, 2, (50, 1), generator=generator)[:, 0].tolist()
+        for row, image in enumerate(images):
+            top, left = 2 + tops[row], 2 + lefts[row]
+            crop = padded[order[index * 50 + row], :, top : top + 4, left : left + 4]
+            crop = crop[:, :, ::-1] if mirrored[row] else crop
+            assert np.array_equal(image.numpy(), crop.astype(np.float32) / np.float32(255))
+
+
+def test_crops_larger_than_the_images() -> None:
+    with pytest.raises(RecipeError) as caught:
+        Batches(replace(RECIPE, crop_size=6), DATA, CPU)
+    assert str(caught.value) == (
+        "crop_size is 6; expected at most the 5 pixels of the images of blobs, or 0 for all of them"
+    )
+
+
+@pytest.mark.parametrize("change", [{"crop_padding": 0}, {"crop_padding": 2}, {"crop_size": 3, "flip": True}])
+def test_shares_make_up_the_whole(change: dict[str, Any]) -> None:
+    recipe = replace(RECIPE, **change)
     whole = list(Batches(recipe, DATA, CPU).of_epoch(1))
     shares = [list(Batches(recipe, DATA, share(rank, 5)).of_epoch(1)) for rank in range(5)]
     assert Batches(recipe, DATA, share(0, 5)).size == 10

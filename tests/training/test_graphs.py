@@ -124,6 +124,20 @@ def test_the_steps_are_those_of_the_host_but_for_rounding() -> None:
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("head", [(), (7,)])
+def test_decays_read_p_and_the_steps_where_a_graph_does(
+    monkeypatch: pytest.MonkeyPatch, head: tuple[int, ...]
+) -> None:
+    first = replace(LONG, loss="hinge", lambda_start=0.0, lambda_end=0.0, head=head, lr=0.003, adam_eps=1e-6)
+    decaying = replace(first, weight_decay=0.2, head_weight_decay=0.2)
+    expected = weights_after(decaying, 6)
+    found = weights_after(decaying, 6, place=PLACE)
+    assert FakeGraph.made
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-3)
+    assert (weights_after(first, 6)["layers.0.weight"] - expected["layers.0.weight"]).abs().max() > 0.01
+
+
 def test_a_state_goes_on_with_the_same_bits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     expected = never_captured(monkeypatch)
     first = Trainer(LONG, blobs(230, 0), PLACE)

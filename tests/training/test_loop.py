@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -15,11 +16,14 @@ from training_runs import RECIPE, blobs, one_thread, write_blobs
 
 from linfdeploy.errors import CheckpointError, DatasetError, InputError, RecipeError
 from linfdeploy.nets.checkpoint import load_checkpoint, load_plain, save_plain
+from linfdeploy.nets.net import LinfNet
 from linfdeploy.ranks import Ranks
-from linfdeploy.training.evaluation import Evaluation
+from linfdeploy.training.data import Dataset
+from linfdeploy.training.evaluation import Evaluation, Exported
+from linfdeploy.training.history import EpochRecord
 from linfdeploy.training.loop import Progress, _provenance, train
 from linfdeploy.training.place import Place
-from linfdeploy.training.recipe import Recipe
+from linfdeploy.training.recipe import Recipe, recipe_defaults
 from linfdeploy.training.state import load_state, save_state, state_path
 from linfdeploy.training.times import PHASES
 from linfdeploy.training.trainer import Trainer
@@ -37,7 +41,7 @@ def recipe(tmp_path: Path) -> Recipe:
 
 
 class TestTrain:
-    def test_a_run_learns_and_leaves_one_file(self, recipe: Recipe, tmp_path: Path) -> None:
+    def test_a_run_learns_and_leaves_its_curves_beside_it(self, recipe: Recipe, tmp_path: Path) -> None:
         seen: list[Progress] = []
         out = tmp_path / "out" / "ckpt.pt"
         easy = replace(recipe, epochs=20, batch_size=10, identity_init=0.0, crop_padding=0)
@@ -49,7 +53,7 @@ class TestTrain:
         assert (seen[0].phase, seen[-1].phase) == ("p = 8", "p = inf")
         assert list(seen[-1].seconds) == list(PHASES)
         assert seen[0].evaluation is not None
-        assert [path.name for path in out.parent.iterdir()] == ["ckpt.pt"]
+        assert {path.name for path in out.parent.iterdir()} == {"ckpt.pt", "ckpt.png", "ckpt.log.jsonl"}
 
     def test_the_checkpoint_says_where_it_comes_from(self, recipe: Recipe, tmp_path: Path) -> None:
         evaluation = train(recipe, tmp_path / "ckpt.pt")
@@ -100,6 +104,64 @@ class TestTrain:
         assert out.read_bytes() == before
 
 
+class TestCurves:
+    def test_a_resumed_run_goes_on_with_the_same_curve(self, recipe: Recipe, tmp_path: Path) -> None:
+        class StoppedError(Exception):
+            pass
+
+        def stop(progress: Progress) -> None:
+            if progress.epoch == 4:
+                raise StoppedError
+
+        whole, broken = tmp_path / "whole.pt", tmp_path / "broken.pt"
+        train(recipe, whole)
+        with pytest.raises(StoppedError):
+            train(recipe, broken, report=stop)
+        done = load_plain(state_path(broken), "a state")["epoch"]
+        assert 1 <= done <= 4
+        train(recipe, broken, resume=True)
+        first, second = (
+            [json.loads(line) for line in path.with_suffix(".log.jsonl").read_text().splitlines()]
+            for path in (whole, broken)
+        )
+        assert [row["epoch"] for row in second] == list(range(1, 7))
+        same = ("epoch", "loss", "p", "eps", "lr", "spread")
+        assert [[row[key] for key in same] for row in first] == [[row[key] for key in same] for row in second]
+        assert second[0]["clean"] is not None
+        assert [row["p"] for row in second[-2:]] == ["inf", "inf"]
+        assert whole.read_bytes() == broken.read_bytes()
+
+    def test_a_run_that_goes_wrong_says_so_once(self, recipe: Recipe, tmp_path: Path) -> None:
+        lines: list[str] = []
+        train(
+            replace(recipe, lr=30.0, identity_init=0.0),
+            tmp_path / "ckpt.pt",
+            report=lambda progress: lines.extend(progress.warnings),
+        )
+        assert any("the weights of a layer spread" in line for line in lines)
+        assert len(lines) == len({line.split(": ")[1][:12] for line in lines})
+
+    def test_what_is_proved_after_export_is_recorded(self, recipe: Recipe, tmp_path: Path) -> None:
+        exported = Exported(samples=90, grid=12, levels=12, clean=0.5, certified=0.25)
+        found = train(recipe, tmp_path / "ckpt.pt", certify=lambda net, test: exported)
+        assert found.exported == exported
+        assert load_checkpoint(tmp_path / "ckpt.pt").provenance["metrics"]["exported"] == asdict(exported)
+
+    def test_crops_are_tested_on_the_middle(self, recipe: Recipe, tmp_path: Path) -> None:
+        seen: list[tuple[int, ...]] = []
+
+        def certify(net: LinfNet, test: Dataset) -> None:
+            seen.extend([net.spec.input_shape, test.images.shape])
+
+        train(replace(recipe, crop_size=4, flip=True, epochs=4), tmp_path / "ckpt.pt", certify=certify)
+        assert seen == [(1, 4, 4), (90, 1, 4, 4)]
+
+    def test_a_folder_in_the_place_of_a_curve(self, recipe: Recipe, tmp_path: Path) -> None:
+        (tmp_path / "ckpt.png").mkdir()
+        with pytest.raises(InputError, match=r"ckpt\.png is a folder; expected the path of"):
+            train(recipe, tmp_path / "ckpt.pt")
+
+
 class TestRefusals:
     def test_a_folder_in_the_place_of_the_checkpoint(self, recipe: Recipe, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="is a folder; expected the path of the checkpoint to write"):
@@ -135,6 +197,17 @@ class TestState:
 
     def test_its_name_is_the_checkpoints(self, path: Path) -> None:
         assert path.name == "ckpt.pt.state"
+
+    def test_an_older_recipe_has_the_defaults_of_fields_that_it_lacks(self, path: Path) -> None:
+        data = load_plain(path, "a state")
+        assert isinstance(data["recipe"], dict)
+        for name in recipe_defaults():
+            if data["recipe"][name] == recipe_defaults()[name]:
+                del data["recipe"][name]
+        save_plain(path, data)
+        self.load(path)
+        with pytest.raises(CheckpointError, match=r"trained with weight_decay = 0\.0 and the recipe has 0\.5; "):
+            self.load(path, replace(RECIPE, weight_decay=0.5))
 
     def test_another_recipe(self, path: Path) -> None:
         with pytest.raises(
@@ -173,6 +246,10 @@ class TestState:
             ("optimizer", {}),
             ("optimizer", {"state": {}, "param_groups": []}),
             ("recipe", None),
+            ("history", [{"epoch": 1}]),
+            ("history", [asdict(EpochRecord(2, 1.0, 8.0, 0.1, 0.1, 1.0, 1.0))]),
+            ("history", [{**asdict(EpochRecord(1, 1.0, 8.0, 0.1, 0.1, 1.0, 1.0)), "loss": "1"}]),
+            ("history", {}),
         ],
     )
     def test_a_damaged_field(self, path: Path, name: str, value: object) -> None:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from linfdeploy.errors import RecipeError
-from linfdeploy.training.recipe import load_recipe, recipe_names
+from linfdeploy.training.recipe import Recipe, load_recipe, recipe_defaults, recipe_names
+from linfdeploy.training.recipe_rules import OFF, RULES
 
 COMPLETE = """
 dataset = "digits"
@@ -38,7 +40,12 @@ def recipe_file(tmp_path: Path) -> Path:
 def test_every_packaged_recipe_loads(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
-    assert name.endswith(f"-{recipe.eps_test:g}")
+    data, radius, *paper = name.split("-")
+    assert recipe.dataset.removeprefix("folder:").startswith(data)
+    levels = data in {"cifar10", "tiny", "imagenet64"}
+    assert recipe.eps_test == pytest.approx(float(radius) / 255 if levels else float(radius), rel=1e-12)
+    assert ("mlp" in paper) == bool(recipe.head)
+    assert ("sort" in paper) == (recipe.neuron == "sort_dist")
 
 
 def test_a_file_is_read_with_its_stem_as_name_and_whole_numbers_as_floats(recipe_file: Path) -> None:
@@ -88,8 +95,50 @@ def test_overrides_are_toml_and_the_last_counts(recipe_file: Path) -> None:
         ),
         ("p_from_epoch=9", "p_from_epoch is 9, p_until_epoch 8 and epochs 10; expected them in ascending order"),
         ("lambda_end=0", "lambda_end is 0.0; expected a positive number"),
+        ("lambda_end=-1", "lambda_end is -1.0; expected a positive number"),
+        ("loss=soft", "loss is 'soft'; expected one of mixture, hinge, crossentropy, ce_hinge"),
+        ("loss=hinge", "lambda_start is 0.1, of which loss 'hinge' makes no use; expected 0.0"),
+        ("kappa=0.5", "kappa is 0.5, of which loss 'mixture' makes no use; expected 1.0"),
+        ("kappa=1.5", "kappa is 1.5; expected a share from 0 to 1"),
+        ("loss_mix=nan", "loss_mix is nan; expected a share from 0 to 1"),
+        ("margins=relative", "margins is 'relative', of which loss 'mixture' makes no use; expected 'absolute'"),
+        ("margins=0", "margins is 0; expected a string"),
+        (
+            "head=[8]",
+            "loss is 'mixture' with absolute margins and a head, whose logits are no distances; expected loss "
+            "'crossentropy', 'ce_hinge' or 'hinge' with absolute margins",
+        ),
+        ("head=[0]", "head is (0,); expected layers of 1 to 1048576 units"),
+        ("neuron=lp_dist", "neuron is 'lp_dist'; expected one of linf_dist, sort_dist"),
+        (
+            "keep=0.5",
+            "keep is 0.5 and terms 10 with neuron 'linf_dist', which makes no use of them; expected 1.0 and 10, "
+            "or neuron 'sort_dist'",
+        ),
+        (
+            "neuron=sort_dist",
+            "keep is 1.0 with neuron 'sort_dist', which is then the l_inf distance; expected less than 1, or "
+            "neuron 'linf_dist'",
+        ),
+        ("keep=0", "keep is 0.0; expected a probability above 0 and at most 1"),
+        ("terms=33", "terms is 33; expected 1 to 32"),
+        ("weight_decay=1", "weight_decay is 1.0; expected a decay from 0 to below 1"),
+        ("weight_std=0", "weight_std is 0.0; expected a positive number"),
+        ("lr_from_epoch=10", "lr_from_epoch is 10; expected less than epochs, which is 10"),
+        (
+            "lr_decay_epochs=[4,4]",
+            "lr_decay_epochs is (4, 4); expected epochs from 1 to 1000000 in ascending order",
+        ),
+        ("eps_smooth=1", "eps_smooth is 1.0; expected 0 (linear) or a share of the warmup below 1"),
+        ("eps_smooth=0.4", "eps_smooth is 0.4 without eps_warmup_epochs; expected 0, or both"),
+        ("eps_from_epoch=2", "eps_from_epoch is 2 without eps_warmup_epochs; expected 0, or both"),
+        ("eps_test=8/0", "the override 'eps_test=8/0' has no TOML value"),
+        ('eps_test="8/0"', "eps_test is '8/0'; expected a number"),
         ("beta2=1", "beta2 is 1.0; expected a decay from 0 to below 1"),
         ("crop_padding=-1", "crop_padding is -1; expected 0 (off) to 64 pixels"),
+        ("crop_fill=mirror", "crop_fill is 'mirror'; expected 'edge' or 'zero'"),
+        ("crop_size=-1", "crop_size is -1; expected 0 (off) to 4096 pixels"),
+        ("flip=1", "flip is 1; expected true or false"),
         ("seed=-1", "seed is -1; expected 0 to 2^63 - 1"),
     ],
 )
@@ -100,8 +149,50 @@ def test_a_bad_override_is_one_line(recipe_file: Path, override: str, expected: 
     assert str(caught.value).startswith(f"recipe {recipe_file}: ")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["eps_from_epoch=2", "eps_warmup_epochs=2"],
+            "eps_from_epoch is 2, until when eps is 0, by which loss 'mixture' divides; expected 0",
+        ),
+        (
+            ["lr_from_epoch=2", "lr_decay_epochs=[4]"],
+            "lr_from_epoch is 2 with lr_decay_epochs, which takes the cosine's place; expected one of them",
+        ),
+        (["loss=ce_hinge", "head=[8]", "margins=relative"], "loss is 'ce_hinge' with relative margins and a head"),
+        (
+            ["neuron=sort_dist", "keep=0.7", "hidden=[]"],
+            "neuron is 'sort_dist' with one layer of distances, which is never a sorted one; expected at least "
+            "two: give hidden more layers",
+        ),
+        (
+            ["neuron=sort_dist", "keep=0.7", "loss=ce_hinge", "head=[8]", "hidden=[16]"],
+            "neuron is 'sort_dist' with one layer of distances",
+        ),
+    ],
+)
+def test_fields_that_contradict_each_other(recipe_file: Path, overrides: list[str], expected: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(recipe_file), overrides)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["eps_test=8/255", 'eps_test="8/255"', 'eps_test = "8.0/255"'])
+def test_a_number_may_be_a_fraction(recipe_file: Path, override: str) -> None:
+    assert load_recipe(str(recipe_file), [override]).eps_test == 8 / 255
+
+
+def test_what_no_loss_uses_is_what_a_recipe_has_without_it() -> None:
+    defaults = recipe_defaults()
+    assert {name: defaults[name] for name in OFF} == OFF
+    assert (defaults["keep"], defaults["terms"]) == (1.0, 10)
+    assert defaults["head"] == []
+    assert set(RULES) == {field.name for field in fields(Recipe)} - {"name"}
+
+
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(RecipeError, match=r"there is no recipe 'mnist-9'; expected one of digits-0\.1, .*\.toml"):
+    with pytest.raises(RecipeError, match=r"there is no recipe 'mnist-9'; expected one of cifar10-16, .*\.toml"):
         load_recipe("mnist-9")
 
 

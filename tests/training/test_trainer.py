@@ -13,6 +13,9 @@ import torch
 from training_runs import RECIPE, blobs, one_thread, same_bits, state_of, weights_after
 
 from linfdeploy.errors import RecipeError
+from linfdeploy.ranks import Ranks
+from linfdeploy.training.place import Place
+from linfdeploy.training.recipe import Recipe
 from linfdeploy.training.state import load_state, save_state
 from linfdeploy.training.trainer import Trainer
 
@@ -51,6 +54,55 @@ class TestBits:
         for _ in range(epochs, 6):
             second.run_epoch()
         assert same_bits(state_of(second), weights_after(RECIPE, 6))
+
+
+SORTED = replace(RECIPE, neuron="sort_dist", keep=0.7)
+SORTED_WITH_HEAD = replace(SORTED, head=(7,), loss="ce_hinge", head_weight_decay=0.02)
+
+
+class TestSortedDistances:
+    @pytest.mark.parametrize("recipe", [SORTED, SORTED_WITH_HEAD], ids=["pure", "head"])
+    def test_a_state_goes_on_with_the_same_bits(self, tmp_path: Path, recipe: Recipe) -> None:
+        """Also where an evaluation on the way has renewed the running means of one of the runs."""
+        data, runs = blobs(230, 0), []
+        for stop in (None, 3):
+            trainer = Trainer(recipe, data)
+            while trainer.epoch < recipe.epochs:
+                trainer.run_epoch()
+                if trainer.epoch == stop:
+                    trainer.renew_running_means()
+                    save_state(tmp_path / "state", trainer)
+                    trainer = Trainer(recipe, data)
+                    load_state(tmp_path / "state", trainer)
+            trainer.renew_running_means()
+            runs.append(state_of(trainer))
+        assert same_bits(*runs)
+        assert not same_bits(runs[0], weights_after(replace(recipe, seed=12), 6))
+
+    def test_each_epoch_has_subsets_of_its_own(self) -> None:
+        trainer = Trainer(SORTED, blobs(230, 0))
+        drawn = []
+        for _ in range(2):
+            trainer.run_epoch()
+            assert trainer.net.generator is not None
+            drawn.append(trainer.net.generator.initial_seed())
+        assert drawn[0] != drawn[1]
+
+    @pytest.mark.parametrize(
+        ("place", "found"),
+        [
+            (Place(torch.device("cuda:1"), Ranks(), graphs=False), "1 process on cuda:1"),
+            (Place(torch.device("cpu"), Ranks(0, 2), graphs=False), "2 processes on cpu"),
+            (Place(torch.device("cuda"), Ranks(3, 4), graphs=True), "4 processes on cuda"),
+        ],
+    )
+    def test_places_where_they_are_not_trained_yet(self, place: Place, found: str) -> None:
+        with pytest.raises(RecipeError) as error:
+            Trainer(SORTED, blobs(230, 0), place)
+        assert str(error.value) == (
+            f"neuron is 'sort_dist', for {found}; expected one on cpu, where sorted distances are trained so far: "
+            "use --device cpu, without torchrun"
+        )
 
 
 class TestStart:

@@ -204,6 +204,7 @@ class TestAudits:
             while len(list(report.glob(".progress/*.npz"))) < goal and time.monotonic() < end:
                 if (report / "report.json").exists():
                     break
+                time.sleep(0.002)
             time.sleep(chance.random() / 50)
             process.kill()
             assert process.outcomes()[0].code in {-signal.SIGKILL, 0}

@@ -14,17 +14,19 @@ from linfdeploy import __version__
 from linfdeploy.errors import CheckpointError, InputError
 from linfdeploy.nets.checkpoint import net_from_state, save_checkpoint
 from linfdeploy.nets.net import LinfNet
-from linfdeploy.nets.spec import LayerSpec, LinfDistSpec, NetSpec, SortDistSpec
+from linfdeploy.nets.spec import LayerSpec, LinearSpec, LinfDistSpec, NetSpec, SortDistSpec
 from linfdeploy.training.importers import linf_dist_net, linf_dist_net_v2, sortnet
 from linfdeploy.training.importers.archive import Source, read_source
 from linfdeploy.training.importers.inputs import Input, InputOptions, input_of
-from linfdeploy.training.importers.layout import Evidence, Found, Layer
+from linfdeploy.training.importers.layout import Evidence, Found, Layer, Linear
 from linfdeploy.training.importers.run_log import NAME, RunLog, read_run_log
 
 __all__ = ["REPOSITORIES", "ImportRequest", "Imported", "import_checkpoint"]
 
 REPOSITORIES = (linf_dist_net.REPOSITORY, linf_dist_net_v2.REPOSITORY, sortnet.REPOSITORY)
-PURE = "MLP of L_inf-dist-net, MLPModel of L_inf-dist-net-v2 or SortMLPModel of SortNet"
+SUPPORTED = (
+    "MLP or MLPFeature of L_inf-dist-net, MLPModel or HybridModel of L_inf-dist-net-v2, or SortMLPModel of SortNet"
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def import_checkpoint(request: ImportRequest, out: Path) -> Imported:
         if log is not None:
             _check_log(layers, found, log)
         taken = input_of(request.input, log, layers[0].weight.shape[1])
-        net = net_from_state(_spec(layers, taken), _state(layers))
+        net = net_from_state(_spec(layers, found.head, taken), _state(layers, found.head))
     except CheckpointError as error:
         raise CheckpointError(f"{request.path}: {error}") from None
     except InputError as error:
@@ -115,7 +117,7 @@ def _supported(found: Found) -> tuple[Layer, ...]:
     if found.layers is None:
         raise CheckpointError(
             f"it holds {found.model} of {found.repository}, {found.parts}, which is not supported yet; expected "
-            f"{PURE}, which has distance layers alone"
+            + SUPPORTED
         )
     return found.layers
 
@@ -123,23 +125,29 @@ def _supported(found: Found) -> tuple[Layer, ...]:
 def _check_log(layers: tuple[Layer, ...], found: Found, log: RunLog) -> None:
     """Compares the sizes: a log of another run would give the net a wrong input."""
     unit = linf_dist_net.WIDTH if found.repository == linf_dist_net.REPOSITORY else 1
-    widths = sorted({len(layer.weight) for layer in layers[:-1]})
+    widths = sorted({len(layer.weight) for layer in (layers if found.head else layers[:-1])})
+    # The first paper counts the layers in front of the head, the second all of them.
+    depth = len(layers) + (len(found.head) if found.repository == linf_dist_net_v2.REPOSITORY else 0)
     said = log.model.name, log.model.arguments.get("depth"), log.model.arguments.get("width")
     held = (
         found.model,
-        str(len(layers)),
+        str(depth),
         str(widths[0] // unit) if len(widths) == 1 and not widths[0] % unit else "?",
     )
     if said != held:
         raise CheckpointError(
-            f"it holds {found.model} of depth {len(layers)} with hidden layers of {widths} units, but {log.path} "
+            f"it holds {found.model} of depth {depth} with hidden layers of {widths} units, but {log.path} "
             f"tells of {said[0]} of depth {said[1]} and width {said[2]}; expected the log of the same run: name "
             "it with --log"
         )
 
 
-def _spec(layers: tuple[Layer, ...], taken: Input) -> NetSpec:
-    return NetSpec(taken.shape, taken.mean, taken.std, tuple(map(_layer_spec, layers)))
+def _spec(layers: tuple[Layer, ...], head: tuple[Linear, ...], taken: Input) -> NetSpec:
+    specs = [_layer_spec(layer) for layer in layers]
+    for index, linear in enumerate(head):
+        outputs, inputs = linear.weight.shape
+        specs.append(LinearSpec(inputs, outputs, "tanh" if index + 1 < len(head) else "none"))
+    return NetSpec(taken.shape, taken.mean, taken.std, tuple(specs))
 
 
 def _layer_spec(layer: Layer) -> LayerSpec:
@@ -150,11 +158,13 @@ def _layer_spec(layer: Layer) -> LayerSpec:
     return SortDistSpec(*parts, keep=layer.keep, terms=min(inputs, sortnet.TERMS))
 
 
-def _state(layers: tuple[Layer, ...]) -> Mapping[str, torch.Tensor]:
+def _state(layers: tuple[Layer, ...], head: tuple[Linear, ...]) -> Mapping[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = {}
     for index, layer in enumerate(layers):
         parts = {"weight": layer.weight, "mean_shift.running_mean": layer.mean, "bias": layer.bias}
         state.update({f"layers.{index}.{name}": part for name, part in parts.items() if part is not None})
+    for index, linear in enumerate(head, len(layers)):
+        state |= {f"layers.{index}.weight": linear.weight, f"layers.{index}.bias": linear.bias}
     return state
 
 

@@ -10,7 +10,20 @@ import torch
 
 from linfdeploy.errors import CheckpointError
 
-__all__ = ["Evidence", "Found", "Layer", "State", "check_names", "count", "counted", "layer", "names_of", "size"]
+__all__ = [
+    "Evidence",
+    "Found",
+    "Layer",
+    "Linear",
+    "State",
+    "check_names",
+    "count",
+    "counted",
+    "layer",
+    "linear",
+    "names_of",
+    "size",
+]
 
 State = Mapping[str, torch.Tensor]
 
@@ -50,6 +63,19 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
+class Linear:
+    """A linear layer of a head, `W x / sqrt(I) + b`.
+
+    Attributes:
+        weight: (O, I) float32, as it is stored: not divided.
+        bias: (O,) float32.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Found:
     """A recognised net.
 
@@ -57,7 +83,8 @@ class Found:
         repository: The name of the repository whose code wrote it.
         model: The class of its net there.
         parts: What it is made of, in words.
-        layers: The net, or None where ours have no such parts.
+        layers: The distance layers of the net, or None where ours have no such parts.
+        head: The linear layers behind them, with tanh between each two; none in a pure net.
         scale: What the loss multiplied the logits with, or None.
     """
 
@@ -65,6 +92,7 @@ class Found:
     model: str
     parts: str
     layers: tuple[Layer, ...] | None = None
+    head: tuple[Linear, ...] = ()
     scale: float | None = None
 
 
@@ -122,6 +150,25 @@ def layer(state: State, place: str, mean: str | None, dimensions: int) -> Layer:
             f"{tuple(shift.shape)}; expected {expected}"
         )
     return Layer(weight.flatten(1), shift if mean else None, None if mean else shift)
+
+
+def linear(state: State, place: str) -> Linear:
+    """Takes a linear layer out of the state.
+
+    Args:
+        state: All tensors.
+        place: The name of the layer.
+
+    Raises:
+        CheckpointError: Sizes that do not fit each other.
+    """
+    weight, bias = state[f"{place}.weight"], state[f"{place}.bias"]
+    if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+        raise CheckpointError(
+            f"{place} has a weight of shape {tuple(weight.shape)} and a bias of shape {tuple(bias.shape)}; "
+            "expected (outputs, inputs) and (outputs,)"
+        )
+    return Linear(weight, bias)
 
 
 def size(tensor: torch.Tensor, axis: int) -> int:

@@ -6,7 +6,17 @@ Zhang et al., "Towards Certifying l_inf Robustness using Neural Networks with l_
 
 from __future__ import annotations
 
-from linfdeploy.training.importers.layout import Found, State, check_names, count, counted, layer, names_of, size
+from linfdeploy.training.importers.layout import (
+    Found,
+    State,
+    check_names,
+    count,
+    counted,
+    layer,
+    linear,
+    names_of,
+    size,
+)
 
 __all__ = ["REPOSITORY", "WIDTH", "recognise"]
 
@@ -33,9 +43,11 @@ def recognise(state: State) -> Found | None:
     model, depth = "MLPFeature" if head else "MLP", count(state, "feature.fc.")
     dense = names_of("feature.fc.", ("weight", MEAN), depth)
     check_names(state, dense | (HEAD if head else LAST), f"{model} of {REPOSITORY}")
-    if head:
-        return Found(REPOSITORY, model, f"{counted(depth, 'l_inf-distance layer')} and {_head(state)}")
     hidden = [layer(state, f"feature.fc.{index}", MEAN, 4) for index in range(depth)]
+    if head:
+        parts = f"{counted(depth, 'l_inf-distance layer')} and {_head(state)}"
+        behind = linear(state, "predictor.fc1"), linear(state, "predictor.fc2")
+        return Found(REPOSITORY, model, parts, tuple(hidden), behind)
     layers = (*hidden, layer(state, "feature.fc_last", None, 4))
     return Found(REPOSITORY, model, counted(depth + 1, "l_inf-distance layer"), layers)
 

@@ -16,6 +16,7 @@ from linfdeploy.training.importers.layout import (
     count,
     counted,
     layer,
+    linear,
     names_of,
     size,
 )
@@ -51,8 +52,8 @@ def recognise(state: State, evidence: Evidence) -> Found | None:
     layers = (*hidden, layer(state, f"fc_dist.{depth - 1}", None, 2))
     if sorts(evidence):
         parts = f"an l_inf-distance layer and {counted(depth - 1, 'sort-neuron layer')}"
-        return Found(SORTNET, "SortMLPModel", parts, sorting(layers, evidence), _scale(state))
-    return Found(REPOSITORY, "MLPModel", counted(depth, "l_inf-distance layer"), layers, _scale(state))
+        return Found(SORTNET, "SortMLPModel", parts, sorting(layers, evidence), scale=_scale(state))
+    return Found(REPOSITORY, "MLPModel", counted(depth, "l_inf-distance layer"), layers, scale=_scale(state))
 
 
 def _hybrid(state: State, scaled: set[str], evidence: Evidence) -> Found:
@@ -60,10 +61,12 @@ def _hybrid(state: State, scaled: set[str], evidence: Evidence) -> Found:
     what = f"HybridModel of {REPOSITORY} or of {SORTNET}"
     check_names(state, names_of("fc_dist.", ("weight", MEAN), depth) | HEAD | scaled, what)
     head = f"an MLP head of {size(state['fc_linear.0.weight'], 0)} hidden units"
-    # The second paper's hybrid net has no scalar.
-    if scaled or evidence.stated == SORTNET or (evidence.logged_model or "").startswith("Sort"):
+    # The second paper's hybrid net has no scalar; SortNet's may have a number in its stead, which no file holds.
+    if scaled or sorts(evidence, ("HybridModel", "SortHybridModel")):
         return hybrid_of(state, depth, head)
-    return Found(REPOSITORY, "HybridModel", f"{counted(depth, 'l_inf-distance layer')} and {head}")
+    layers = tuple(layer(state, f"fc_dist.{index}", MEAN, 2) for index in range(depth))
+    behind = linear(state, "fc_linear.0"), linear(state, "fc_final")
+    return Found(REPOSITORY, "HybridModel", f"{counted(depth, 'l_inf-distance layer')} and {head}", layers, behind)
 
 
 def _scale(state: State) -> float | None:

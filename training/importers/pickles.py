@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from linfdeploy.errors import CheckpointError, brief
 
-__all__ = ["MAX_STEPS", "Calls", "Inert", "Name", "read_pickle"]
+__all__ = ["MAX_STEPS", "Built", "Calls", "Inert", "Name", "read_pickle"]
 
 MAX_STEPS = 2**20
 """The most instructions a pickle may have; the largest file of the papers' code has a few thousand."""
@@ -57,6 +57,16 @@ class Inert:
     """
 
     name: str
+
+
+class Built:
+    """What one of `calls` may return to be given the state that the pickle has for it.
+
+    Attributes:
+        state: As it was read; None where the pickle has none.
+    """
+
+    state: object = None
 
 
 def read_pickle(file: BinaryIO, calls: Calls, persistent: Callable[[object], object]) -> object:
@@ -165,6 +175,12 @@ class _Machine:
         made = self.last(parts)[0]
         self.push(Inert(made.text if isinstance(made, Name) else "?"))
 
+    def build(self, _: object) -> None:
+        state = self.stack.pop()
+        # An object that was not made has no use for its state.
+        if self.stack and isinstance(target := self.stack[-1], Built):
+            target.state = state
+
     def store(self, pairs: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, dict):
@@ -208,7 +224,6 @@ STEPS: Mapping[str, Callable[[_Machine, Any], object]] = {
     "REDUCE": _Machine.call,
     "NEWOBJ": lambda machine, _: machine.make(2),
     "NEWOBJ_EX": lambda machine, _: machine.make(3),
-    # The state of an object that was not made.
-    "BUILD": lambda machine, _: machine.stack.pop(),
+    "BUILD": _Machine.build,
     "BINPERSID": lambda machine, _: machine.push(machine.persistent(machine.stack.pop())),
 }

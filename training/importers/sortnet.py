@@ -26,8 +26,12 @@ DEFAULT_KEEP = 0.7
 PLACES = 4
 
 
-def sorts(evidence: Evidence) -> bool:
-    """Says whether a net without a head is of SortNet rather than of L_inf-dist-net-v2.
+def sorts(evidence: Evidence, models: tuple[str, str] = ("MLPModel", "SortMLPModel")) -> bool:
+    """Says whether a net is of SortNet rather than of L_inf-dist-net-v2.
+
+    Args:
+        evidence: What is known besides the tensors.
+        models: The classes of such nets in L_inf-dist-net-v2 and in SortNet.
 
     Raises:
         CheckpointError: Nothing tells, or one thing contradicts another.
@@ -42,7 +46,7 @@ def sorts(evidence: Evidence) -> bool:
         signs[f"--repository {evidence.stated}"] = evidence.stated == REPOSITORY
     if not signs:
         raise CheckpointError(
-            f"its tensors are those of MLPModel of L_inf-dist-net-v2 and of SortMLPModel of {REPOSITORY}, whose "
+            f"its tensors are those of {models[0]} of L_inf-dist-net-v2 and of {models[1]} of {REPOSITORY}, whose "
             "neurons differ; expected the run's log.txt beside it, or --repository"
         )
     if len(set(signs.values())) > 1:

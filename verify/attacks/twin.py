@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
 from linfdeploy.engines.base import Images
 from linfdeploy.kernels.torch.linf_dist import linf_dist
@@ -53,9 +54,15 @@ class Twin:
             for layer in net.layers
         ]
         self._steps = 2.0 ** (net.grid or 0)
+        head = () if net.head is None else zip(net.head.weights, net.head.biases, strict=True)
+        self._head = [
+            (torch.from_numpy(weight.astype(np.float32)), torch.from_numpy(bias.astype(np.float32)))
+            for weight, bias in head
+        ]
+        self._activation = None if net.head is None else net.head.activation
 
     def logits(self, x: torch.Tensor, p: float = math.inf) -> torch.Tensor:
-        """Returns logits (N, K) in pixels for x (N, I) in pixels, at norm p.
+        """Returns logits (N, K), of a pure net in pixels, for x (N, I) in pixels, at norm p.
 
         Sorted distances are what they are at every p: several inputs have a gradient already.
         """
@@ -64,7 +71,14 @@ class Twin:
                 x = self._rounded(sort_dist(x, weight, sort)) + bias
             else:
                 x = (linf_dist(x, weight) if math.isinf(p) else lp_dist(x, weight, p)) + bias
-        return -x
+        if not self._head:
+            return -x
+        for index, (weight, bias) in enumerate(self._head):
+            x = F.linear(self._activated(x) if index else x, weight, bias)
+        return x
+
+    def _activated(self, x: torch.Tensor) -> torch.Tensor:
+        return x.tanh() if self._activation == "tanh" else x.clamp(-1, 1)
 
     def _rounded(self, distance: torch.Tensor) -> torch.Tensor:
         """Rounds sorted distances to the grid, and lets gradients through."""

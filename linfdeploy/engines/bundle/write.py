@@ -76,6 +76,11 @@ def edge_model(path: Path, target: str) -> EdgeModel:
             f"{path} has sorted distances (SortDist), which TensorRT has no plugin for yet; expected LinfDist "
             "alone: build it with --backend onnxruntime"
         )
+    if graph.net.head is not None:
+        raise EngineError(
+            f"{path} has a head, whose bits differ between machines, so that there are no golden ones; expected a "
+            "net of distance layers alone: build and verify it on the device itself"
+        )
     goal = TARGETS[target]
     if graph.options.form == "function" and goal.prefers_functions:
         raise EngineError(

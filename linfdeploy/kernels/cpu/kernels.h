@@ -58,13 +58,14 @@ struct Kernels {
   void (*linf_dist_fp16)(Sizes, const uint16_t* x, const uint16_t* w, const uint16_t* bias, uint16_t* y,
                          float* scratch);
   // y = (sum_i |x_i - w_i|^p)^(1/p) = largest * sum^(1/p), where `largest` is the largest |x_i - w_i| and
-  // `sum` that of the powers of their ratios to it. `skip` leaves out what cannot change a float sum.
-  void (*lp_dist)(Sizes, const float* x, const float* w, float p, bool skip, float* y, float* largest,
+  // `sum` that of the powers of their ratios to it. Terms below 2^-kept_bits of the largest may be
+  // left out; 0 keeps all.
+  void (*lp_dist)(Sizes, const float* x, const float* w, float p, float kept_bits, float* y, float* largest,
                   float* sum);
   // grad_x and grad_w are overwritten; a null one is not computed
-  void (*lp_dist_backward)(Sizes, const float* x, const float* w, float p, bool skip, const float* largest,
-                           const float* sum, const float* grad_y, float* grad_x, float* grad_w,
-                           float* scratch);
+  void (*lp_dist_backward)(Sizes, const float* x, const float* w, float p, float kept_bits,
+                           const float* largest, const float* sum, const float* grad_y, float* grad_x,
+                           float* grad_w, float* scratch);
   // y = sum_k c_k |x - w|_(k) + bias, of the K largest |x_i - w_i|, falling; a null bias adds nothing
   void (*sort_dist)(Sizes, const float* x, const float* w, SortWeights c, const float* bias, float* y);
   // index (batch, outputs, K): which inputs these are; of equal distances, the lowest input comes first

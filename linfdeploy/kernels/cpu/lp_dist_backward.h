@@ -224,7 +224,7 @@ inline void add_blocks(Sizes n, const float* scratch, float* grad_x) {
 
 // Outputs are cut into kGradBlocks blocks, whatever the number of threads. The first sums its part of grad_x
 // in place, the others in `scratch`.
-inline void lp_dist_backward(Sizes n, const float* x, const float* w, float p, bool skip,
+inline void lp_dist_backward(Sizes n, const float* x, const float* w, float p, float kept_bits,
                              const float* largest, const float* sum, const float* grad_y, float* grad_x,
                              float* grad_w, float* scratch) {
   const int64_t x_size = n.batch * n.inputs, blocks = kGradBlocks - 1;
@@ -233,7 +233,7 @@ inline void lp_dist_backward(Sizes n, const float* x, const float* w, float p, b
   if (grad_x) fill_zero(grad_x, x_size);
   if (grad_x) fill_zero(scratch, blocks * x_size);
   if (grad_w) fill_zero(grad_w, n.outputs * n.inputs);
-  const Power power = power_for(p, p - 1, skip);
+  const Power power = power_for(p, p - 1, kept_bits);
   const auto add = adding(power);
   parallel(kGradBlocks, n, [=](int64_t block) {
     const int64_t begin = block * n.outputs / kGradBlocks, end = (block + 1) * n.outputs / kGradBlocks;

@@ -22,29 +22,33 @@ inline VecInt in_range(Vec largest) { return (largest >= kSmallestDistance) & (l
 
 // Four vectors are computed side by side: the groups of sixteen lanes of one, two or four rows.
 constexpr int64_t kRowsAtOnce = 4 / kParts;
-// From here on most terms are negligible, and a search for the others pays. Below it, whole exponents are
-// raised by multiplication, with one rounding a factor.
+// Terms below 2^-kept_bits of the largest may be left out. With these, 4096 of them are less than half a unit
+// in the last place of the sum, which divided by p is nothing in the distance.
+constexpr float kAllBits = 37;
+// From here on most terms are negligible, and a search for the others pays; with fewer bits, from a smaller p
+// on. Below it, whole exponents are raised by multiplication, with one rounding a factor.
 constexpr float kSearchFrom = 40;
-// Terms below 2^-kNegligibleBits of the largest may be left out: 4096 of them are less than half a unit in
-// the last place of the sum, which divided by p is nothing in the distance.
-constexpr double kNegligibleBits = 37;
 
 // No ratio above this is negligible, however large p: their rounding would decide.
 constexpr double kNeverNegligible = 1 - 0x1p-16;
 
-inline float negligible_ratio(double exponent) {
-  const double ratio = std::exp2(-kNegligibleBits / exponent);
+inline float negligible_ratio(double exponent, double kept_bits) {
+  const double ratio = std::exp2(-kept_bits / exponent);
   return static_cast<float>(ratio < kNeverNegligible ? ratio : kNeverNegligible);
 }
 
-inline Power power_for(float p, float exponent, bool skip) {
-  const bool large = p >= kSearchFrom, whole = !large && p == static_cast<float>(static_cast<int32_t>(p));
+// `kept_bits` of 0 leaves nothing out.
+inline Power power_for(float p, float exponent, float kept_bits) {
+  const bool search =
+      kept_bits > 0 && p * kAllBits >= kSearchFrom * (kept_bits < kAllBits ? kept_bits : kAllBits);
+  const bool large = search || p >= kSearchFrom;
+  const bool whole = !large && p == static_cast<float>(static_cast<int32_t>(p));
   return {exponent,
           whole   ? static_cast<int32_t>(exponent)
           : large ? kExactDifference
                   : kLogarithm,
           static_cast<float>(std::exp2(2 * static_cast<double>(kSmallestExponent) / exponent)),
-          skip && large ? negligible_ratio(exponent) : 0.0f};
+          search ? negligible_ratio(exponent, kept_bits) : 0.0f};
 }
 
 // What is constant along a pair of rows.

@@ -130,26 +130,26 @@ NB_MODULE(_cpu, m) {
   });
   m.def(
       "lp_dist",
-      [](In x, In w, float p, Out y, Out largest, Out sum, int threads, bool skip) {
+      [](In x, In w, float p, Out y, Out largest, Out sum, int threads, float kept_bits) {
         nb::gil_scoped_release release;
-        active->lp_dist(sizes(x, w, threads), x.data(), w.data(), p, skip, y.data(), largest.data(),
+        active->lp_dist(sizes(x, w, threads), x.data(), w.data(), p, kept_bits, y.data(), largest.data(),
                         sum.data());
       },
       nb::arg("x"), nb::arg("w"), nb::arg("p"), nb::arg("y"), nb::arg("largest"), nb::arg("sum"),
-      nb::arg("threads"), nb::arg("skip") = true);
+      nb::arg("threads"), nb::arg("kept_bits"));
   m.def(
       "lp_dist_backward",
       [](In x, In w, float p, In largest, In sum, In grad_y, std::optional<Out> grad_x,
-         std::optional<Out> grad_w, int threads, bool skip) {
+         std::optional<Out> grad_w, int threads, float kept_bits) {
         nb::gil_scoped_release release;
         const linf::Sizes n = sizes(x, w, threads);
         const std::unique_ptr<float[]> scratch(new float[linf::lp_dist_backward_scratch(n)]);
-        active->lp_dist_backward(n, x.data(), w.data(), p, skip, largest.data(), sum.data(), grad_y.data(),
-                                 grad_x ? grad_x->data() : nullptr, grad_w ? grad_w->data() : nullptr,
-                                 scratch.get());
+        active->lp_dist_backward(n, x.data(), w.data(), p, kept_bits, largest.data(), sum.data(),
+                                 grad_y.data(), grad_x ? grad_x->data() : nullptr,
+                                 grad_w ? grad_w->data() : nullptr, scratch.get());
       },
       nb::arg("x"), nb::arg("w"), nb::arg("p"), nb::arg("largest"), nb::arg("sum"), nb::arg("grad_y"),
-      nb::arg("grad_x").none(), nb::arg("grad_w").none(), nb::arg("threads"), nb::arg("skip") = true);
+      nb::arg("grad_x").none(), nb::arg("grad_w").none(), nb::arg("threads"), nb::arg("kept_bits"));
   m.attr("MOST_TERMS") = linf::kMostTerms;
   m.def("sort_dist", [](In x, In w, InRow c, float steps, Out y, int threads) {
     nb::gil_scoped_release release;

@@ -48,12 +48,18 @@ class CpuBackend:
         """Writes the distances of windows and filters."""
         _cpu.linf_dist_conv(x, w, y, stride, padding, dilation, torch.get_num_threads())
 
-    def lp_dist(self, rows: Both, p: float, p_now: torch.Tensor | None, results: Three) -> None:
+    def lp_dist(self, rows: Both, p: float, p_now: torch.Tensor | None, kept_bits: float, results: Three) -> None:
         """Writes distances, their scales (the largest terms) and the sums of powers of ratios to these."""
-        _cpu.lp_dist(*rows, p, *results, torch.get_num_threads())
+        _cpu.lp_dist(*rows, p, *results, torch.get_num_threads(), kept_bits)
 
     def lp_dist_backward(
-        self, rows: Both, p: float, p_now: torch.Tensor | None, saved: Three, grads: Needed
+        self,
+        rows: Both,
+        p: float,
+        p_now: torch.Tensor | None,
+        kept_bits: float,
+        saved: Three,
+        grads: Needed,
     ) -> None:
         """Writes gradients, from scales, sums and the distances' gradients."""
-        _cpu.lp_dist_backward(*rows, p, *saved, *grads, torch.get_num_threads())
+        _cpu.lp_dist_backward(*rows, p, *saved, *grads, torch.get_num_threads(), kept_bits)

@@ -39,6 +39,8 @@ def prepare(device: torch.device | int | str | None = None) -> None:
 class CudaBackend:
     """See `backends`; `linfdeploy.kernels` says what each kernel computes.
 
+    Terms that `kept_bits` allows to leave out are left out from 37 bits on, never earlier.
+
     Args:
         card: Runs the kernels.
         number: Of the card, as torch counts.
@@ -95,12 +97,18 @@ class CudaBackend:
         places = tuple(x.shape[2:]), tuple(w.shape[2:]), stride, dilation, padding, tuple(y.shape[2:])
         self._run("linf_dist_conv", _sizes(x, w), *places, x, w, None, y)
 
-    def lp_dist(self, rows: Both, p: float, p_now: torch.Tensor | None, results: Three) -> None:
+    def lp_dist(self, rows: Both, p: float, p_now: torch.Tensor | None, kept_bits: float, results: Three) -> None:
         """Writes distances, their scales and the sums of powers of ratios to these."""
         self._run("lp_dist", _sizes(*rows), *rows, p, p_now, *results)
 
     def lp_dist_backward(
-        self, rows: Both, p: float, p_now: torch.Tensor | None, saved: Three, grads: Needed
+        self,
+        rows: Both,
+        p: float,
+        p_now: torch.Tensor | None,
+        kept_bits: float,
+        saved: Three,
+        grads: Needed,
     ) -> None:
         """Writes gradients, from scales, sums and the distances' gradients."""
         sizes = _sizes(*rows)

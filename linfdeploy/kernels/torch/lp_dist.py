@@ -8,7 +8,13 @@ from typing import Any
 
 import torch
 
-from linfdeploy.kernels.checks import check_pair, check_power, check_power_now
+from linfdeploy.kernels.checks import (
+    KEPT_BITS,
+    check_kept_bits,
+    check_pair,
+    check_power,
+    check_power_now,
+)
 from linfdeploy.kernels.torch.backends import DEVICES, backend_of
 from linfdeploy.kernels.torch.gradients import Both, Three, fake_gradients, gradients, of_needed, returned
 
@@ -17,7 +23,7 @@ __all__ = ["lp_dist", "lp_dist_kind"]
 
 @torch.library.custom_op("linfdeploy::lp_dist", mutates_args=(), device_types=DEVICES)
 def _lp_dist(
-    x: torch.Tensor, w: torch.Tensor, p: float, p_now: torch.Tensor | None = None
+    x: torch.Tensor, w: torch.Tensor, p: float, p_now: torch.Tensor | None = None, kept_bits: float = KEPT_BITS
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The distances, their scales and the sums of powers of terms over the scale, which the gradient needs.
 
@@ -25,7 +31,7 @@ def _lp_dist(
     """
     results = _new_results(x, w)
     rows = x.detach().contiguous(), w.detach().contiguous()
-    backend_of(x).lp_dist(rows, p, p_now, results)
+    backend_of(x).lp_dist(rows, p, p_now, kept_bits, results)
     return results
 
 
@@ -35,6 +41,7 @@ def _lp_dist_backward(
     w: torch.Tensor,
     p: float,
     p_now: torch.Tensor | None,
+    kept_bits: float,
     saved: Sequence[torch.Tensor],
     needed: list[bool],
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,7 +49,7 @@ def _lp_dist_backward(
     x, w = x.detach().contiguous(), w.detach().contiguous()
     grads = gradients(x, w, needed)
     scale, total, grad_y = (tensor.detach().contiguous() for tensor in saved)
-    backend_of(x).lp_dist_backward((x, w), p, p_now, (scale, total, grad_y), grads)
+    backend_of(x).lp_dist_backward((x, w), p, p_now, kept_bits, (scale, total, grad_y), grads)
     return returned(x, grads)
 
 
@@ -52,7 +59,9 @@ def _new_results(x: torch.Tensor, w: torch.Tensor) -> Three:
 
 
 @_lp_dist.register_fake
-def _(x: torch.Tensor, w: torch.Tensor, p: float, p_now: torch.Tensor | None = None) -> Three:
+def _(
+    x: torch.Tensor, w: torch.Tensor, p: float, p_now: torch.Tensor | None = None, kept_bits: float = KEPT_BITS
+) -> Three:
     return _new_results(x, w)
 
 
@@ -62,6 +71,7 @@ def _(
     w: torch.Tensor,
     p: float,
     p_now: torch.Tensor | None,
+    kept_bits: float,
     saved: Sequence[torch.Tensor],
     needed: list[bool],
 ) -> Both:
@@ -69,7 +79,7 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Three) -> None:
-    x, w, ctx.p, p_now = inputs
+    x, w, ctx.p, p_now, ctx.kept_bits = inputs
     _, scale, total = output
     ctx.mark_non_differentiable(scale, total)
     ctx.save_for_backward(x, w, p_now, scale, total)
@@ -77,23 +87,26 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Three) -> None:
 
 def _differentiate(
     ctx: Any, grad_y: torch.Tensor, *_: torch.Tensor
-) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
+) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None, None]:
     x, w, p_now, scale, total = ctx.saved_tensors
     needed = list(ctx.needs_input_grad[:2])
-    grads: Both = _lp_dist_backward(x, w, ctx.p, p_now, [scale, total, grad_y], needed)
-    return *of_needed(grads, needed), None, None
+    grads: Both = _lp_dist_backward(x, w, ctx.p, p_now, ctx.kept_bits, [scale, total, grad_y], needed)
+    return *of_needed(grads, needed), None, None, None
 
 
 _lp_dist.register_autograd(_differentiate, setup_context=_save)
 
 
-def lp_dist(x: torch.Tensor, w: torch.Tensor, p: float, p_now: torch.Tensor | None = None) -> torch.Tensor:
+def lp_dist(
+    x: torch.Tensor, w: torch.Tensor, p: float, p_now: torch.Tensor | None = None, kept_bits: float = KEPT_BITS
+) -> torch.Tensor:
     """See `linfdeploy.kernels.lp_dist`; differentiable in `x` and `w`."""
     check_pair("lp_dist", x, w)
     check_power("lp_dist", p)
+    check_kept_bits("lp_dist", kept_bits)
     if p_now is not None:
         check_power_now("lp_dist", x, p_now)
-    y: torch.Tensor = _lp_dist(x, w, p, p_now)[0]
+    y: torch.Tensor = _lp_dist(x, w, p, p_now, kept_bits)[0]
     return y
 
 

@@ -2,24 +2,30 @@
 """Folding: everything that is no distance disappears into weights and biases.
 
 l_inf-distance nets are positively homogeneous and commute with translations, so in real numbers nothing changes
-but the unit: `logits_pixel = 255 std logits`.
+but the unit: `logits_pixel = 255 std logits`. A head takes its features in pixels, so its first weights are
+divided by that unit, and its logits are what they were.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 
 from linfdeploy.errors import ExportError
-from linfdeploy.onnx.chain import Chain, Distance, Doubles, Normalize, Shift, Step
+from linfdeploy.onnx.chain import Chain, Distance, Doubles, Linear, Normalize, Shift, Step, Tanh
 from linfdeploy.onnx.pixel_net import PIXEL_MAX
 
-__all__ = ["fold_normalization", "fold_shifts", "folding_error"]
+__all__ = ["fold_head", "fold_normalization", "fold_shifts", "folding_error"]
+
+Pairs: TypeAlias = tuple[tuple[Doubles, Doubles], ...]
 
 
 def fold_normalization(chain: Chain) -> Chain:
     """Moves a net to pixel units: `W_1 = 255 (mean + std W_1)`, and `W_l`, `b_l` times `255 std` for the rest.
+
+    The first linear layer's weights are divided by `255 std`; its bias and what follows stay.
 
     Args:
         chain: A chain that starts with Normalize, for images in [0, 1].
@@ -46,23 +52,33 @@ def fold_normalization(chain: Chain) -> Chain:
     for step in rest:
         if isinstance(step, Normalize):
             raise ExportError("the net normalises its input twice; expected once, at the start")
-        steps.append(
-            Distance(unit * step.weight, step.sort) if isinstance(step, Distance) else Shift(unit * step.offset)
-        )
+        steps.append(_in_pixels(step, unit, steps[-1]))
     return Chain(chain.input_shape, tuple(steps))
 
 
-def fold_shifts(chain: Chain) -> tuple[tuple[Doubles, Doubles], ...]:
+def _in_pixels(step: Step, unit: float, before: Step) -> Step:
+    match step:
+        case Distance():
+            return Distance(unit * step.weight, step.sort)
+        case Shift():
+            return Shift(unit * step.offset)
+        case Linear() if isinstance(before, Distance | Shift):
+            return Linear(step.weight / unit, step.bias)
+        case _:
+            return step
+
+
+def fold_shifts(chain: Chain) -> Pairs:
     """Gathers each distance's following shifts (mean shift, bias) into one bias.
 
     Returns:
-        A (weight, bias) pair, (O, I) and (O,), for each layer.
+        A (weight, bias) pair, (O, I) and (O,), for each distance layer.
 
     Raises:
         ExportError: A shift comes before the first distance.
     """
     layers: list[tuple[Doubles, Doubles]] = []
-    for step in chain.steps:
+    for step in chain.distances:
         if isinstance(step, Distance):
             layers.append((step.weight, 0.0 * step.weight[:, 0]))
         elif isinstance(step, Shift) and layers:
@@ -73,8 +89,25 @@ def fold_shifts(chain: Chain) -> tuple[tuple[Doubles, Doubles], ...]:
     return tuple(layers)
 
 
+def fold_head(chain: Chain) -> Pairs:
+    """Gathers the head's linear layers, with tanh behind all but the last.
+
+    Returns:
+        A (weight, bias) pair, (O, I) and (O,), for each linear layer; none of a pure net.
+
+    Raises:
+        ExportError: The steps behind the first linear layer are others.
+    """
+    linear, between = chain.head[::2], chain.head[1::2]
+    plain = all(isinstance(step, Tanh) for step in between) and len(linear) == len(between) + bool(linear)
+    if not plain or not all(isinstance(step, Linear) for step in linear):
+        found = ", ".join(type(step).__name__ for step in chain.head)
+        raise ExportError(f"the head is {found}; expected Linear layers with Tanh between them")
+    return tuple((step.weight, step.bias) for step in linear if isinstance(step, Linear))
+
+
 def folding_error(chain: Chain) -> float:
-    """Bounds how far the float64 roundings of folding move any logit, in pixels.
+    """Bounds how far the float64 roundings of folding move any logit of a pure net, or any feature, in pixels.
 
     Each constant is the sum of few products, each rounded a few times, by at most 2^-53 of the sum of the moduli;
     each layer adds what its constants moved by. Eight roundings and two terms more are allowed for than there are.
@@ -83,11 +116,11 @@ def folding_error(chain: Chain) -> float:
         chain: As it was traced, before folding.
     """
     moduli, unit = 0.0, 1.0
-    for step in chain.steps:
+    for step in chain.distances:
         if isinstance(step, Normalize):
             unit = PIXEL_MAX * step.std
             moduli += PIXEL_MAX * float(np.abs(step.mean).max())
-        else:
+        elif isinstance(step, Distance | Shift):
             values = step.weight if isinstance(step, Distance) else step.offset
             moduli += unit * float(np.abs(values).max())
     return 2.0**-50 * (len(chain.steps) + 1) * moduli

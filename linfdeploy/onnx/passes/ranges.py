@@ -150,7 +150,8 @@ def never_rounds(net: PixelNet) -> bool:
 def overflow_gap(net: PixelNet) -> str | None:
     """Says why a value may overflow the net's format, or returns None, which proves that none does."""
     largest = float(np.finfo(net.format).max)
-    reach = _largest_partial_sum(value_ranges(net))
+    ranges = value_ranges(net)
+    reach = max(_largest_partial_sum(ranges), _largest_in_head(net, ranges))
     if reach < largest / 2:
         return None
     mend = "use --precision fp32" if net.format == np.float16 else "check the checkpoint"
@@ -208,6 +209,16 @@ def _largest_partial_sum(ranges: Sequence[LayerRange]) -> float:
         distance, bias = layer.distance, layer.bias
     # Twice: the difference of two logits is formed by the graph's radius.
     return max(reach, 2 * (distance + bias) * SLACK)
+
+
+def _largest_in_head(net: PixelNet, ranges: Sequence[LayerRange]) -> float:
+    """Bounds every partial sum of the head, in whatever order, over all features that occur."""
+    size, reach = ranges[-1].output, 0.0
+    for weight, bias in zip(net.head.weights, net.head.biases, strict=True) if net.head else ():
+        rows = np.abs(weight.astype(np.float64)).sum(1) * size + np.abs(bias.astype(np.float64))
+        # Once more: the engine's own roundings, at most a half even of its coarsest format.
+        reach, size = max(reach, 2 * float(rows.max())), 1.0
+    return reach
 
 
 def _coarser_grid(reach: float, layers: int) -> str:

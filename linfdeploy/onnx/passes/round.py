@@ -8,9 +8,10 @@ import numpy.typing as npt
 
 from linfdeploy.errors import ExportError
 from linfdeploy.onnx.chain import Doubles
+from linfdeploy.onnx.mlp_head import MlpHead
 from linfdeploy.onnx.pixel_net import PixelLayer, Precision
 
-__all__ = ["round_layers"]
+__all__ = ["round_head", "round_layers"]
 
 
 def round_layers(
@@ -36,14 +37,37 @@ def round_layers(
     return tuple(PixelLayer(weight, bias) for weight, bias in rounded)
 
 
+def round_head(layers: tuple[tuple[Doubles, Doubles], ...], precision: Precision) -> MlpHead | None:
+    """Rounds a head's weights and biases once, to float32 or float16; no grid makes products exact.
+
+    Args:
+        layers: (weight, bias) pairs in float64, for features in pixels; none of a pure net.
+        precision: `fp16` rounds to float16, all others to float32.
+
+    Raises:
+        ExportError: A value is beyond the format's range.
+    """
+    if not layers:
+        return None
+    to: Precision = "fp16" if precision == "fp16" else "fp32"
+    weights, biases = zip(
+        *(
+            [_rounded(values, to, 0, f"layer {index} of the head", "") for values in pair]
+            for index, pair in enumerate(layers)
+        ),
+        strict=True,
+    )
+    return MlpHead(tuple(weights), tuple(biases), "tanh")
+
+
 def _rounded(
-    values: Doubles, precision: Precision, grid: int, where: str
+    values: Doubles, precision: Precision, grid: int, where: str, unit: str = " pixels"
 ) -> npt.NDArray[np.float32] | npt.NDArray[np.float16]:
     dtype = np.float16 if precision == "fp16" else np.float32
     # Negated, so that NaN does not pass.
     if not (largest := float(np.abs(values).max())) <= float(np.finfo(dtype).max) / 4:
         raise ExportError(
-            f"{where} holds {largest:g} pixels, too large for {np.dtype(dtype).name}; "
+            f"{where} holds {largest:g}{unit}, too large for {np.dtype(dtype).name}; "
             "expected weights near the pixel range: check the checkpoint or use --precision fp32"
         )
     if precision == "exact":

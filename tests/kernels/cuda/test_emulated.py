@@ -29,9 +29,17 @@ def test_program(build: Emulated, cpu_kernels: list[Path]) -> Path:
 test_program.__test__ = False  # type: ignore[attr-defined]
 
 
-# Random shapes and their largest size. Sanitizers are slow, and see a fault on small shapes as well.
+# Random shapes and their largest size. Sanitizers are slow, and see a fault on small shapes as well. In 3 * 4 * 11
+# shapes every power comes with every alignment and in every way to call its kernels.
 @pytest.mark.parametrize(
-    ("sanitizer", "shapes", "largest"), [("", 300, 300), ("address,undefined", 60, 100), ("thread", 11, 70)]
+    ("sanitizer", "shapes", "largest"),
+    [
+        ("", 132, 300),
+        ("address,undefined", 33, 100),
+        ("thread", 11, 70),
+        pytest.param("", 300, 300, marks=pytest.mark.thorough),
+        pytest.param("address,undefined", 60, 100, marks=pytest.mark.thorough),
+    ],
 )
 def test_kernels(builds: Builds, cpu_kernels: list[Path], sanitizer: str, shapes: int, largest: int) -> None:
     program = test_program(builds(sanitizer), cpu_kernels)

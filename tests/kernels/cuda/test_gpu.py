@@ -18,6 +18,7 @@ from operands import pair_on_grid, rows_of_dtype
 
 from linfdeploy.errors import KernelError
 from linfdeploy.kernels import linf_dist, linf_dist_argmax, linf_dist_bounds, linf_dist_conv, lp_dist
+from linfdeploy.kernels.checks import KEPT_BITS
 from linfdeploy.kernels.torch import linf_dist as linf_ops
 from linfdeploy.kernels.torch import lp_dist as lp_ops
 from linfdeploy.kernels.torch.cuda import prepare
@@ -201,7 +202,7 @@ def test_custom_op_rules() -> None:
         (linf_ops._linf_dist_bounds, (x, x + 1, w)),
         (lp_ops._lp_dist, (x, w, 7.3)),
         (lp_ops._lp_dist, (x.t().contiguous().t(), w, 7.3, now)),
-        (lp_ops._lp_dist_backward, (x, w, 7.3, now, [scale, total, ones], needed)),
+        (lp_ops._lp_dist_backward, (x, w, 7.3, now, KEPT_BITS, [scale, total, ones], needed)),
     ]
     for op, arguments in cases:
         torch.library.opcheck(op, arguments)

@@ -19,6 +19,7 @@ from emulated import Library
 from operands import pair_on_grid, rows_of_dtype
 
 from linfdeploy.kernels import linf_dist, linf_dist_argmax, linf_dist_bounds, linf_dist_conv, lp_dist
+from linfdeploy.kernels.checks import KEPT_BITS
 from linfdeploy.kernels.cuda.card import Card
 from linfdeploy.kernels.torch import backends
 from linfdeploy.kernels.torch import lp_dist as lp_ops
@@ -176,8 +177,8 @@ def test_p_is_read_when_kernels_run(p: float) -> None:
     _, scale, total = lp_ops._lp_dist(x, w, later)
     saved, needed = [scale, total, torch.ones(5, 6)], [True, True]
     for found, expected in zip(
-        lp_ops._lp_dist_backward(x, w, p, now, saved, needed),
-        lp_ops._lp_dist_backward(x, w, later, None, saved, needed),
+        lp_ops._lp_dist_backward(x, w, p, now, KEPT_BITS, saved, needed),
+        lp_ops._lp_dist_backward(x, w, later, None, KEPT_BITS, saved, needed),
         strict=True,
     ):
         assert torch.equal(found, expected)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from linfdeploy.kernels import linf_dist, lp_dist
+from linfdeploy.kernels.checks import KEPT_BITS
 from linfdeploy.kernels.torch import lp_dist as ops
 
 POWERS = [1.0, 1.5, 2.0, 3.0, 7.3, 8.0, 30.5, 100.3, 1000.7]
@@ -93,7 +94,7 @@ def test_custom_op_rules(strided: bool) -> None:
     _, largest, powers = ops._lp_dist(x, w, 7.3)
     for needed in ([True, True], [True, False], [False, True]):
         torch.library.opcheck(
-            ops._lp_dist_backward, (x, w, 7.3, None, [largest, powers, torch.ones(5, 6)], needed)
+            ops._lp_dist_backward, (x, w, 7.3, None, KEPT_BITS, [largest, powers, torch.ones(5, 6)], needed)
         )
     torch.library.opcheck(ops._lp_dist, (x.requires_grad_(), w.requires_grad_(), 7.3))
 
@@ -108,6 +109,19 @@ def test_empty_batch() -> None:
     grad_x, grad_w = torch.autograd.grad(lp_dist(x, w, 2.0).sum(), (x, w))
     assert grad_x.shape == (0, 4)
     assert not grad_w.any()
+
+
+def test_kept_bits_count_in_both_passes() -> None:
+    # Terms of 1/2 at p = 20 are 2^-20 and 2^-19 in the sum and the slopes.
+    x = torch.full((1, 40), 0.5, requires_grad=True)
+    with torch.no_grad():
+        x[0, 0] = 1.0
+    w = torch.zeros(1, 40)
+    for bits, kept in ((10.0, 1), (30.0, 40), (0.0, 40)):
+        y = lp_dist(x, w, 20.0, kept_bits=bits)
+        (grad,) = torch.autograd.grad(y.sum(), x)
+        assert (y.item() == 1.0) == (kept == 1)
+        assert int(grad.count_nonzero()) == kept
 
 
 def test_compiles_in_one_graph() -> None:

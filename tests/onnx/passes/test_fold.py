@@ -48,6 +48,7 @@ def logits(chain: Chain, image: list[int]) -> list[Fraction]:
         elif isinstance(step, Distance):
             x = [-value for value in exact_net(x, [(rows(step.weight), None, None)])]
         else:
+            assert isinstance(step, Shift)
             x = [a + b for a, b in zip(x, fractions(step.offset), strict=True)]
     return [-value for value in x]
 

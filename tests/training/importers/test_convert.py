@@ -15,7 +15,7 @@ import torch
 
 from linfdeploy.errors import CheckpointError, InputError
 from linfdeploy.nets.checkpoint import load_checkpoint
-from linfdeploy.training.data import STATISTICS
+from linfdeploy.training.data.dataset import STATISTICS
 from linfdeploy.training.importers.convert import Imported, ImportRequest, import_checkpoint
 from linfdeploy.training.importers.inputs import DATASETS, InputOptions
 
@@ -148,7 +148,7 @@ def test_data_sets(dataset: str, size: int | None, tmp_path: Path) -> None:
     spec = bring(tmp_path / "model.pth", input=InputOptions(dataset)).net.spec
     assert (spec.input_shape, spec.mean, spec.std) == (shape, statistics.mean, statistics.std)
     if dataset in STATISTICS:
-        assert STATISTICS[dataset] == (statistics.mean[0], statistics.std)
+        assert STATISTICS[dataset] == (statistics.mean, statistics.std)
 
 
 def test_options_go_before_the_data_sets_statistics(tmp_path: Path) -> None:
@@ -179,10 +179,6 @@ def head_v2(features: int) -> papers.State:
 
 
 UNSUPPORTED = {
-    "v1 head": (
-        {**V1_DENSE, **papers.head_v1(16, 7, 5)},
-        "MLPFeature of L_inf-dist-net, 2 l_inf-distance layers and an MLP head of 7 hidden units",
-    ),
     "v1 conv": (
         {**CONV, **CONV_LAST},
         "Conv of L_inf-dist-net, 5 l_inf-distance convolutions, 2 dense ones",
@@ -191,10 +187,6 @@ UNSUPPORTED = {
         {**CONV, **papers.head_v1(7, 8, 3)},
         "ConvFeature of L_inf-dist-net, 5 l_inf-distance convolutions, a dense one and an MLP head "
         "of 8 hidden units",
-    ),
-    "v2 head": (
-        {**V2_DENSE, **head_v2(5)},
-        "HybridModel of L_inf-dist-net-v2, 3 l_inf-distance layers and an MLP head of 9 hidden units",
     ),
     "sort head": (
         {**V2_DENSE, **head_v2(5), **SCALAR},
@@ -217,8 +209,8 @@ def test_what_is_not_supported_yet_is_named(prefix: str, state: papers.State, wh
     path = tmp_path / "model.pth"
     save_v2(path, {f"{prefix}{name}": value.clone() for name, value in state.items()}, optimizer=OPTIMIZER)
     assert refused(path) == (
-        f"it holds {what}, which is not supported yet; expected MLP of L_inf-dist-net, MLPModel of "
-        "L_inf-dist-net-v2 or SortMLPModel of SortNet, which has distance layers alone"
+        f"it holds {what}, which is not supported yet; expected MLP or MLPFeature of L_inf-dist-net, MLPModel or "
+        "HybridModel of L_inf-dist-net-v2, or SortMLPModel of SortNet"
     )
 
 
@@ -284,6 +276,63 @@ def test_a_log_and_an_option_that_differ_are_refused(tmp_path: Path) -> None:
     assert refused(path, keep=0.7) == (
         "--keep is 0.7 but the run's log says dropout=0.75, which is the chance to be kept; expected the same: "
         "leave the option out, or name the right log with --log"
+    )
+
+
+# --- heads
+
+
+def random_heads(features: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(8)
+    shapes = {name: value.shape for name, value in papers.head_v1(features, 9, 3).items()}
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("paper", ["first", "second"])
+def test_a_head_is_imported(paper: str, tmp_path: Path) -> None:
+    """Against the formulas in float64."""
+    head, dense = random_heads(16), papers.v1_state(NET) if paper == "first" else papers.v2_state(NET, None)
+    kept = {name: value for name, value in dense.items() if "fc_last" not in name and ".2." not in name}
+    names = list(head) if paper == "first" else list(head_v2(16))
+    state = {**kept, **dict(zip(names, head.values(), strict=True))}
+    save_v2(tmp_path / "model.pth", state, optimizer=OPTIMIZER)
+    found = bring(tmp_path / "model.pth").net
+    assert [type(layer).__name__ for layer in found.layers] == ["LinfDist", "LinfDist", "Linear", "Linear"]
+    images = np.random.default_rng(1).random((6, 3, 2, 2)).astype(np.float32)
+    mean = np.array([0.4, 0.5, 0.6], np.float32).reshape(-1, 1, 1)
+    x = ((images - mean).astype(np.float64) / np.float32(0.2)).reshape(6, 12)
+    for weight, shift in zip(NET.weights[:2], NET.means, strict=True):
+        x = np.abs(x[:, None, :] - weight[None].astype(np.float64)).max(-1) - shift
+    first, first_bias, last, last_bias = (value.double().numpy() for value in head.values())
+    expected = np.tanh(x @ first.T / np.sqrt(16) + first_bias) @ last.T / np.sqrt(9) + last_bias
+    logits = found(torch.from_numpy(images)).numpy()
+    # Sums of 16 terms of order 10 in float32, through slopes of at most 1 and 9 weights of order 1.
+    np.testing.assert_allclose(logits, expected, 0, 1e-4)
+
+
+def test_nothing_tells_the_second_papers_head_from_sortnets(tmp_path: Path) -> None:
+    save_v2(tmp_path / "model.pth", {**V2_DENSE, **head_v2(5)})
+    assert refused(tmp_path / "model.pth") == (
+        "its tensors are those of HybridModel of L_inf-dist-net-v2 and of SortHybridModel of SortNet, whose "
+        "neurons differ; expected the run's log.txt beside it, or --repository"
+    )
+
+
+def test_a_head_whose_sizes_do_not_fit(tmp_path: Path) -> None:
+    head = {**papers.head_v1(16, 7, 5), "predictor.fc1.bias": torch.ones(6)}
+    save_v2(tmp_path / "model.pth", {**V1_DENSE, **head})
+    assert refused(tmp_path / "model.pth") == (
+        "predictor.fc1 has a weight of shape (7, 16) and a bias of shape (6,); expected (outputs, inputs) and "
+        "(outputs,)"
+    )
+
+
+def test_the_log_of_a_head_counts_its_layers(tmp_path: Path) -> None:
+    save_v2(tmp_path / "model.pth", {**V2_DENSE, **head_v2(5)}, optimizer=OPTIMIZER)
+    (tmp_path / "log.txt").write_text(papers.log_lines("HybridModel(depth=4,width=16)"))
+    assert refused(tmp_path / "model.pth") == (
+        f"it holds HybridModel of depth 5 with hidden layers of [5, 16] units, but {tmp_path / 'log.txt'} tells "
+        "of HybridModel of depth 4 and width 16; expected the log of the same run: name it with --log"
     )
 
 
