@@ -125,8 +125,8 @@ class Step:
                 if layer.bias is not None:
                     decay(layer.bias, rate)
         if self._recipe.head_weight_decay:
-            for layer in self._net.head:
-                for parameter in layer.parameters():
+            for linear in self._net.head:
+                for parameter in linear.parameters():
                     decay(parameter, settings.lr * self._recipe.head_weight_decay)
             if self._recipe.learns_scale:
                 decay(self._scale, settings.scale_lr * self._recipe.head_weight_decay)

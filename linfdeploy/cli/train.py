@@ -173,6 +173,8 @@ def _event_files(folder: Path | None, resume: bool) -> Iterator[Callable[[Progre
         raise LinfDeployError(
             "--tensorboard needs the package tensorboard, which is not installed: pip install tensorboard"
         ) from None
+    # Typed where TensorBoard is installed, and not where it is not.
+    new_writer: Any = SummaryWriter
     writer: Any = None
 
     def log(progress: Progress) -> None:
@@ -180,7 +182,7 @@ def _event_files(folder: Path | None, resume: bool) -> Iterator[Callable[[Progre
         if writer is None:
             # What an interrupted run logged after the state from which this one goes on is taken back.
             purge = progress.epoch if resume else None
-            writer = _opened(lambda: SummaryWriter(str(folder), purge_step=purge), folder)  # type: ignore[no-untyped-call]
+            writer = _opened(lambda: new_writer(str(folder), purge_step=purge), folder)
         for name, value in _scalars(progress).items():
             writer.add_scalar(name, value, progress.epoch)
 

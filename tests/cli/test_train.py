@@ -105,7 +105,15 @@ def test_tensorboard_gets_the_curves(recipe: Path, tmp_path: Path, monkeypatch: 
     module = ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = Writer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    command = ["train", recipe, "-o", tmp_path / "ckpt.pt", "--no-certify", "--tensorboard", tmp_path / "events"]
+    command: list[str | Path] = [
+        "train",
+        recipe,
+        "-o",
+        tmp_path / "ckpt.pt",
+        "--no-certify",
+        "--tensorboard",
+        tmp_path / "events",
+    ]
     assert call(*command).code == 0
     (writer,) = Writer.made
     assert (writer.folder, writer.purge, writer.closed) == (str(tmp_path / "events"), None, True)
@@ -122,7 +130,15 @@ def test_tensorboards_own_files(recipe: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed: pip install tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    command = ["train", recipe, "-o", tmp_path / "ckpt.pt", "--no-certify", "--tensorboard", tmp_path / "events"]
+    command: list[str | Path] = [
+        "train",
+        recipe,
+        "-o",
+        tmp_path / "ckpt.pt",
+        "--no-certify",
+        "--tensorboard",
+        tmp_path / "events",
+    ]
     assert call(*command).code == 0
     found = EventAccumulator(str(tmp_path / "events"))
     found.Reload()
@@ -155,7 +171,16 @@ def test_a_download_goes_where_the_data_is_read(
         tell("downloading it")
 
     monkeypatch.setattr("linfdeploy.training.data.download.download", download)
-    command = ["train", recipe, "-o", tmp_path / "ckpt.pt", "--download", "--set", "dataset=mnist", "--data-root"]
+    command: list[str | Path] = [
+        "train",
+        recipe,
+        "-o",
+        tmp_path / "ckpt.pt",
+        "--download",
+        "--set",
+        "dataset=mnist",
+        "--data-root",
+    ]
     outcome = call(*command, tmp_path / "root")
     assert asked == [("mnist", tmp_path / "root")]
     assert outcome.err.splitlines()[0] == "note: downloading it"

@@ -60,7 +60,7 @@ class Family:
 
 GROWING = replace(PLAIN, p_from_epoch=1, p_until_epoch=7)
 FIRST = replace(GROWING, lr=0.02, lr_from_epoch=1, weight_decay=5e-3)
-HEAD = {"head": (7,), "eps_train": 0.02}
+HEAD: dict[str, Any] = {"head": (7,), "eps_train": 0.02}
 
 FAMILIES = {
     "first": Family(FIRST, Loss("hinge", mix=0.75), first_schedule, (0, 1, 0, 7, 9), decay=5e-3),

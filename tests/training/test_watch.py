@@ -70,10 +70,11 @@ def test_weights_that_explode() -> None:
 
 
 def test_spread_is_the_largest_ratio() -> None:
-    net = torch.nn.Sequential(torch.nn.Linear(9, 8), torch.nn.Linear(8, 7))
+    last = torch.nn.Linear(8, 7)
+    net = torch.nn.Sequential(torch.nn.Linear(9, 8), last)
     spread = Spread(net)
     assert spread.now() == 1
     with torch.no_grad():
-        net[1].weight.mul_(3)
-        net[1].bias.mul_(100)
+        last.weight.mul_(3)
+        last.bias.mul_(100)
     assert spread.now() == pytest.approx(3, rel=1e-6)
