@@ -18,7 +18,7 @@ import numpy.typing as npt
 from linfdeploy.engines.base import Images, Logits
 from linfdeploy.kernels import linf_dist_argmax, sort_dist
 from linfdeploy.onnx.mlp_head import MlpHead
-from linfdeploy.onnx.pixel_net import PixelLayer, PixelNet
+from linfdeploy.onnx.pixel_net import PixelNet
 
 __all__ = ["PathFinder", "Paths"]
 
@@ -50,19 +50,17 @@ class PathFinder:
     def __init__(self, net: PixelNet) -> None:
         self._head = net.head
         self._layers = [
-            PixelLayer(layer.weight.astype(np.float32), layer.bias.astype(np.float32), layer.sort)
-            for layer in net.layers
+            (layer.weight.astype(np.float32), layer.bias.astype(np.float32), layer.sort) for layer in net.layers
         ]
         self._grid = net.grid
 
     def find(self, images: Images) -> Paths:
         """Returns the paths' ends for images (N, C, H, W) uint8."""
         x, steps = images.reshape(len(images), -1).astype(np.float32), []
-        for layer in self._layers:
-            weight, bias = layer.weight, layer.bias
+        for weight, bias, sort in self._layers:
             y, index = linf_dist_argmax(x, weight)
-            if layer.sort is not None:
-                y = sort_dist(x, weight, layer.sort, self._grid)
+            if sort is not None:
+                y = sort_dist(x, weight, sort, self._grid)
             # Which input each unit hangs on, and whether it rises or falls with it.
             above = np.take_along_axis(x, index, 1) >= weight[np.arange(len(weight)), index]
             steps.append((index, np.where(above, 1, -1)))
@@ -72,7 +70,7 @@ class PathFinder:
         for index, sign in reversed(steps):
             rising = rising * np.take_along_axis(sign, unit, 1)
             last, unit = unit, np.take_along_axis(index, unit, 1)
-        return Paths(unit, rising, self._layers[0].weight[last, unit])
+        return Paths(unit, rising, self._layers[0][0][last, unit])
 
     def _of_logits(self, x: Logits) -> tuple[Indices, Indices]:
         """Returns which of the last distance layer's outputs (N, F) each logit hangs on, (N, K), and how."""

@@ -49,9 +49,9 @@ def features_of_subsets(layers: Sequence[DistanceLayer], x: torch.Tensor, subset
         (N, F) float32, what leaves the last layer.
     """
     if subsets[0] is not None:
-        x = torch.cat([rows[:, kept] for rows, kept in zip(x.split(SUB_BATCH), subsets[0], strict=True)])
+        x = torch.cat([rows[:, kept] for rows, kept in zip(torch.split(x, SUB_BATCH), subsets[0], strict=True)])
     for layer, inputs, outputs in zip(layers, subsets, [*subsets[1:], None], strict=True):
-        parts = zip(x.split(SUB_BATCH), _weights(layer, inputs, outputs), strict=False)
+        parts = zip(torch.split(x, SUB_BATCH), _weights(layer, inputs, outputs), strict=False)
         x = torch.cat([layer.norm(rows, weight) for rows, weight in parts])
         x = _shifted(layer, x, outputs)
     return x
@@ -94,8 +94,8 @@ def _shifted(layer: DistanceLayer, y: torch.Tensor, kept: torch.Tensor | None) -
 def _kept_mean(shift: MeanShift, y: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     """Returns each unit's mean (O,) over the samples that kept it; where none did, the running mean stays."""
     units = kept.reshape(-1)
-    sums = torch.stack([rows.sum(0) for rows in y.split(SUB_BATCH)]).reshape(-1)
-    sizes = torch.tensor([float(len(rows)) for rows in y.split(SUB_BATCH)])
+    sums = torch.stack([rows.sum(0) for rows in torch.split(y, SUB_BATCH)]).reshape(-1)
+    sizes = torch.tensor([float(len(rows)) for rows in torch.split(y, SUB_BATCH)])
     total = torch.zeros_like(shift.running_mean).index_add(0, units, sums)
     counts = torch.zeros_like(total).index_add(0, units, sizes[:, None].expand(kept.shape).reshape(-1))
     mean = total / counts.clamp(min=1)

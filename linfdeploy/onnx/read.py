@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,8 @@ from linfdeploy.onnx.tensors import array_from_tensor
 from linfdeploy.onnx.write import MAX_OPSET, MIN_OPSET, Form, GraphOptions, model_from_net
 
 __all__ = ["MAX_BYTES", "DeployedGraph", "read_graph"]
+
+Singles: TypeAlias = npt.NDArray[np.float32]
 
 MAX_BYTES = 2**31
 """ONNX's own limit for one protobuf file."""
@@ -190,7 +193,8 @@ def _net(graph: GraphProto, form: Form, folder: Path, claimed_grid: str | None) 
         return values
 
     layers = tuple(
-        PixelLayer(array(weight), array(bias), None if sort is None else array(sort))
+        # Of another format they are refused below.
+        PixelLayer(array(weight), array(bias), None if sort is None else cast(Singles, array(sort)))
         for weight, sort, bias in _layer_names(graph, form)
     )
     net = PixelNet(_input_shape(graph), layers, None, _head(graph, array))

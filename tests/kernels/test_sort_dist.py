@@ -105,7 +105,7 @@ def test_the_rounded_distance_is_1_lipschitz_at_radii_of_the_grid(
     terms = min(inputs, 4)
     x, w = (rng.integers(-60, 60, (8, inputs)) for _ in range(2))
     # Small numbers, so that halves between two multiples are met often.
-    c = float32([5, 2, 1, 0] if terms == 4 else [8, 0, 0][:terms]) / 8
+    c = float32([5, 2, 1, 0] if terms == 4 else [8, 0, 0][:terms]) / np.float32(8)
     moved = x + rng.integers(-steps, steps + 1, x.shape)
     before, after = (
         sort_dist((v / 2**grid).astype(np.float32), (w / 2**grid).astype(np.float32), c, grid) for v in (x, moved)

@@ -94,12 +94,12 @@ def test_layers_in_training_are_norms_over_what_is_kept(p: float) -> None:
 def test_a_net_trains_on_subsets_and_is_evaluated_as_the_sorted_sum() -> None:
     net, images = make(), torch.rand(BATCH, 1, 4, 4)
     net.generator = torch.Generator().manual_seed(4)
-    net(images).sum().backward()  # type: ignore[no-untyped-call]
+    net(images).sum().backward()
     assert all(parameter.grad is not None for parameter in net.parameters())
     net.eval()
     layer = net.distances[1]
     x = torch.randn(3, 12)
-    c = np.float32(SortDistSpec(12, 10, True, False, 0.6, 10).weights)
+    c = np.array(SortDistSpec(12, 10, True, False, 0.6, 10).weights, np.float32)
     expected = oracles.sort_dist(x.numpy(), layer.weight.detach().numpy(), c)
     np.testing.assert_array_equal(layer.distance(x).detach().numpy(), expected)
     net.set_p(8.0)

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdio>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -209,6 +210,59 @@ void check_lp(const linf::Kernels& k, const Case& c, float p, float kept_bits) {
   });
 }
 
+// All weights are multiples of 1/256 and sum to 1, as in nets that are deployed.
+Floats sort_weights(int64_t terms) {
+  Floats c(terms);
+  for (int64_t k = 0; k < terms; ++k) c[k] = static_cast<float>(1.0 / 256);
+  c[0] += static_cast<float>((256.0 - static_cast<double>(terms)) / 256);
+  return c;
+}
+
+// All inputs by their differences, falling; of equal ones, the lowest input first.
+std::vector<int64_t> farthest_first(const Case& c, int64_t b, int64_t o) {
+  std::vector<int64_t> order(c.n.inputs);
+  std::iota(order.begin(), order.end(), int64_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](int64_t i, int64_t j) {
+    return std::abs(c.difference(b, o, i)) > std::abs(c.difference(b, o, j));
+  });
+  return order;
+}
+
+void check_sort(const linf::Kernels& k, const Case& c, int64_t terms) {
+  const int64_t size = c.n.batch * c.n.outputs;
+  const Floats weights = sort_weights(terms), bias(c.n.outputs), y(size), plain(size), rounded(size);
+  const Floats lower(size), upper(size), grad_x(c.x.size), grad_w(c.w.size);
+  std::unique_ptr<int64_t[]> top(size ? new int64_t[size * terms] : nullptr);
+  const linf::SortWeights exact{weights.get(), terms, 0}, grid{weights.get(), terms, 8};
+  for (int64_t o = 0; o < bias.size; ++o) bias[o] = static_cast<float>(o);
+  k.sort_dist(c.n, c.x.get(), c.w.get(), exact, bias.get(), y.get());
+  k.sort_dist(c.n, c.x.get(), c.w.get(), exact, nullptr, plain.get());
+  k.sort_dist(c.n, c.x.get(), c.w.get(), grid, nullptr, rounded.get());
+  k.sort_dist_argtop(c.n, c.x.get(), c.w.get(), terms, top.get());
+  // Of points, the bounds are the distances.
+  k.sort_dist_bounds(c.n, c.x.get(), c.x.get(), c.w.get(), exact, lower.get(), upper.get());
+  k.sort_dist_backward(c.n, c.x.get(), c.w.get(), top.get(), exact, c.grad_y.get(), grad_x.get(),
+                       grad_w.get());
+  c.each_output([&](int64_t b, int64_t o, int64_t at) {
+    const std::vector<int64_t> order = farthest_first(c, b, o);
+    double sum = 0;
+    for (int64_t t = 0; t < terms; ++t) sum += weights[t] * std::abs(c.difference(b, o, order[t]));
+    expect(near(plain[at], sum, sum), k.isa, "sort_dist", c.n);
+    expect(y[at] == plain[at] + bias[o], k.isa, "sort_dist with bias", c.n);
+    expect(rounded[at] == std::floor(plain[at] * 8 + 0.5f) / 8, k.isa, "sort_dist on a grid", c.n);
+    expect(lower[at] == plain[at] && upper[at] == plain[at], k.isa, "sort_dist_bounds", c.n);
+    expect(std::equal(order.begin(), order.begin() + terms, top.get() + at * terms), k.isa,
+           "sort_dist_argtop", c.n);
+  });
+  expect_gradients(c, grad_x, grad_w, k.isa, "sort_dist_backward", [&](int64_t b, int64_t o) {
+    const std::vector<int64_t> order = farthest_first(c, b, o);
+    std::vector<double> slope(c.n.inputs);
+    for (int64_t t = 0; t < terms; ++t)
+      slope[order[t]] = std::copysign(weights[t], c.difference(b, o, order[t]) < 0 ? -1.0 : 1.0);
+    return [slope](int64_t i) { return slope[i]; };
+  });
+}
+
 // Convolution by its definition, window by window; zeros around the image.
 void check_conv(const linf::Kernels& k, const linf::Convolution& c, std::mt19937& random) {
   const int64_t high = linf::places(c, 0), wide = linf::places(c, 1);
@@ -255,6 +309,7 @@ void check(const linf::Kernels& k) {
     check_linf(k, c);
     check_low_precision(k, c);
     check_bounds(k, c);
+    check_sort(k, c, std::min<int64_t>(inputs, inputs % 2 ? 10 : linf::kMostTerms));
     if (inputs > 1000) continue;  // plain loops over pow are slow
     for (float p : {1.0f, 2.0f, 3.0f, 7.3f, 8.0f, 13.0f, 30.5f}) check_lp(k, c, p, 37);
     for (float kept_bits : {0.0f, 37.0f}) check_lp(k, c, 100.3f, kept_bits);

@@ -243,7 +243,8 @@ def test_sort_neurons_have_the_weights_that_the_log_or_the_option_says(by: str, 
 
 def sorted_logits(net: papers.Plain, images: npt.NDArray[np.float32], keep: float) -> npt.NDArray[np.float64]:
     """The third paper's formulas in float64: the first layer is an ordinary one."""
-    x = ((images.astype(np.float64) - np.reshape(RGB.mean, (-1, 1, 1))) / RGB.std).reshape(len(images), -1)
+    x: npt.NDArray[np.float64] = (images - np.reshape((0.4, 0.5, 0.6), (-1, 1, 1))) / 0.2
+    x = x.reshape(len(images), -1)
     for index, weight in enumerate(net.weights):
         falling = -np.sort(-np.abs(x[:, None, :] - weight[None].astype(np.float64)), axis=-1)
         series = keep * (1 - keep) ** np.arange(10)
