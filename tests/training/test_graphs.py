@@ -48,15 +48,17 @@ class FakeGraph:
         self.work()
 
 
-def lp_dist_now(x: torch.Tensor, w: torch.Tensor, p: float, p_now: torch.Tensor | None) -> torch.Tensor:
+def lp_dist_now(
+    x: torch.Tensor, w: torch.Tensor, p: float, p_now: torch.Tensor | None, kept_bits: float
+) -> torch.Tensor:
     """Takes p from `p_now` as the kernels on CUDA do, and sees that `p` has chosen those for it."""
     if p_now is None:
-        return lp_dist(x, w, p)
+        return lp_dist(x, w, p, kept_bits=kept_bits)
     assert p_now.shape == (1,)
     assert p_now.dtype == torch.float32
     now = float(p_now)
     assert kind_of(now) == kind_of(p)
-    return lp_dist(x, w, now)
+    return lp_dist(x, w, now, kept_bits=kept_bits)
 
 
 @pytest.fixture(autouse=True)
