@@ -2,8 +2,8 @@
 """Trains, deploys and audits a recipe with several seeds: `python benchmarks/recipe_seeds.py digits-0.1`.
 
 Prints a table and writes it, with the machine it was measured on, to `benchmarks/results/RECIPE.json`, and the
-curves of the last run beside it. The certified shares are those of the deployed exact engine; `float64_bits` is the
-share of its logits that float64 arithmetic on the same weights gives to the bit.
+curves of the last run beside it. The certified shares are those of the deployed exact engine; `float64_bits` is
+the share of its logits that float64 arithmetic on the same weights gives to the bit.
 
 `--checkpoint ckpt.pt` takes a run that `linfdeploy train` has finished; its seconds are then those of its epochs,
 and those of the processor are not known.
