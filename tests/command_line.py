@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from unittest.mock import patch
 
 from linfdeploy.cli import main
 
-__all__ = ["Outcome", "assert_refused", "call"]
+__all__ = ["Outcome", "assert_refused", "call", "processor_time_of_children"]
 
 
 @dataclass(frozen=True)
@@ -55,3 +56,9 @@ def assert_refused(outcome: Outcome, *words: str) -> str:
     for word in words:
         assert word in lines[0], lines[0]
     return lines[0]
+
+
+def processor_time_of_children() -> float:
+    """Returns the seconds that ended children have computed: other work on the machine hardly shows in it."""
+    times = os.times()
+    return times.children_user + times.children_system

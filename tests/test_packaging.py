@@ -15,13 +15,13 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import processor_time_of_children
 from trt_headers import HEADERS, build_library, skip_what_cannot_be_built, version_of
 
 import linfdeploy
@@ -274,9 +274,9 @@ def test_commands_import_nothing_heavy(module: str) -> None:
 def test_help_names_every_command_at_once() -> None:
     seconds = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = processor_time_of_children()
         done = _run(_tool("linfdeploy"), "--help")
-        seconds.append(time.perf_counter() - start)
+        seconds.append(processor_time_of_children() - start)
         assert done.returncode == 0, done.stderr
         commands = done.stdout.split("Commands:")[1].splitlines()
         assert [line.split()[0] for line in commands if line.strip()] == list(COMMANDS)

@@ -151,7 +151,7 @@ CHECKPOINTS: dict[str, tuple[Change, str]] = {
     "std beyond float": (lambda d: d["spec"].update(std=10**400), "std is inf; expected"),
     "layer type": (
         lambda d: d["spec"]["layers"][0].update(type="conv"),
-        "is of type 'conv'; expected 'linf_dist'",
+        "is of type 'conv'; expected one of the types linear, linf_dist",
     ),
     "no layers": (
         lambda d: d["spec"].update(layers=[], classes=0),
@@ -237,7 +237,8 @@ MODELS: dict[str, tuple[Change, str]] = {
     "other sizes": (set_dims(7, 10), "claims shape (7, 10), so 280 bytes of raw data, but has 252"),
     "raw data": (set_raw(b"abc"), "so 252 bytes of raw data, but has 3"),
     "nan": (set_raw(NON_FINITE), "holds infinite or NaN values; expected finite numbers"),
-    "op": (set_op("Gemm"), "is the unknown op ai.onnx::Gemm; expected an l_inf-distance net"),
+    "op": (set_op("MatMul"), "is the unknown op ai.onnx::MatMul; expected an l_inf-distance net"),
+    "half a head": (set_op("Gemm"), "a Gemm has not three inputs; expected features, weight and bias"),
     "domain": (set_op("Neg", "com.microsoft"), "is the unknown op com.microsoft::Neg; expected"),
     "Loop": (with_branch("Loop"), "unknown op ai.onnx::Loop"),
     "If": (with_branch("If"), "unknown op ai.onnx::If"),

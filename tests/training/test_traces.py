@@ -209,7 +209,7 @@ def check_step(trainer: Trainer, oracle: Oracle, batch: tuple[torch.Tensor, torc
     loss = trainer._step(*batch, Settings.of(dials, 0.25)).item()
     np.testing.assert_allclose(loss, expected.loss, rtol=1e-5, atol=1e-7, err_msg=f"loss of step {step}")
     # A rounding within a term grows p times in its power; float32 rounds some ten times on the way there.
-    bound = 1e-6 * (dial.p if math.isfinite(dial.p) else 10.0)
+    bound = 2e-6 * (dial.p if math.isfinite(dial.p) else 10.0)
     grads = gradients_of(trainer)
     for name, grad in named(before, expected).items():
         kind, index, part = [*name.split(), "", ""][:3]
@@ -262,6 +262,9 @@ def test_another_formula_shows(name: str, wrong: dict[str, Any], shown: str) -> 
         train_both(FAMILIES[name], Oracle(replace(FAMILIES[name], **wrong)), 30)
 
 
+# Recipes that are of no paper.
+OWN = {"digits-0.1", "mnist-0.3-cpu"}
+
 # The papers' --epochs of each packaged recipe, by their repository's schedule.
 PUBLISHED: dict[str, tuple[Callable[..., Dial], tuple[int, ...]]] = {
     "mnist-0.3-hinge": (first_schedule, (0, 50, 0, 350, 400)),
@@ -287,7 +290,7 @@ PUBLISHED: dict[str, tuple[Callable[..., Dial], tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in recipe_names() if not name.startswith("digits")])
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name not in OWN])
 def test_packaged_recipes_follow_the_papers_epochs(name: str) -> None:
     recipe = load_recipe(name)
     schedule, epochs = PUBLISHED[name]
