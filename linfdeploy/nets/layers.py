@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -72,7 +73,7 @@ class MeanShift(nn.Module):
         return y - mean
 
 
-class DistanceLayer(nn.Module):
+class DistanceLayer(nn.Module, ABC):
     """A distance, then `- mean_o + b_o`; at p = inf and in evaluation mode 1-Lipschitz in l_inf.
 
     Attributes:
@@ -122,13 +123,13 @@ class DistanceLayer(nn.Module):
             return linf_dist(x, w)
         return lp_dist(x, w, self.p, self.p_now, self.kept_bits)
 
+    @abstractmethod
     def distance(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the distances (N, O) at the norm that is set, before mean shift and bias."""
-        raise NotImplementedError
 
+    @abstractmethod
     def distance_bounds(self, lower: torch.Tensor, upper: torch.Tensor) -> Bounds:
         """Bounds `distance` at p = inf over boxes."""
-        raise NotImplementedError
 
 
 class LinfDist(DistanceLayer):
