@@ -102,20 +102,16 @@ class Writer:
         self.closed = True
 
 
+def log_for_tensorboard(recipe: Path, folder: Path) -> None:
+    out, events = folder / "ckpt.pt", folder / "events"
+    assert call("train", recipe, "-o", out, "--no-certify", "--tensorboard", events).code == 0
+
+
 def test_tensorboard_gets_the_curves(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = Writer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    command: list[str | Path] = [
-        "train",
-        recipe,
-        "-o",
-        tmp_path / "ckpt.pt",
-        "--no-certify",
-        "--tensorboard",
-        tmp_path / "events",
-    ]
-    assert call(*command).code == 0
+    log_for_tensorboard(recipe, tmp_path)
     (writer,) = Writer.made
     assert (writer.folder, writer.purge, writer.closed) == (str(tmp_path / "events"), None, True)
     lines = (tmp_path / "ckpt.log.jsonl").read_text().splitlines()
@@ -131,16 +127,7 @@ def test_tensorboards_own_files(recipe: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed: pip install tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    command: list[str | Path] = [
-        "train",
-        recipe,
-        "-o",
-        tmp_path / "ckpt.pt",
-        "--no-certify",
-        "--tensorboard",
-        tmp_path / "events",
-    ]
-    assert call(*command).code == 0
+    log_for_tensorboard(recipe, tmp_path)
     found = EventAccumulator(str(tmp_path / "events"))
     found.Reload()
     assert [event.step for event in found.Scalars("loss")] == list(range(1, 7))
