@@ -26,7 +26,7 @@ SHARED = {
         "plugins_trt/test_verify_golden_refusals.py",
     ),
     # The process that ranks are forked from, which takes seconds to import torch.
-    "ranks": ("test_ranks.py", "verify/test_resume.py", "verify/test_shards.py"),
+    "ranks": ("test_ranks.py", "training/test_resume.py", "verify/test_resume.py", "verify/test_shards.py"),
 }
 """Files that use one costly thing, and what it is."""
 
