@@ -34,6 +34,8 @@ LONGEST = (
     "emulator",
     "kernels/cuda/test_compile.py",
     "test_packaging.py",
+    "ranks",
+    "kernels/test_native.py",
 )
 """What would leave the other workers without work if it came last."""
 
