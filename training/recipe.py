@@ -45,7 +45,7 @@ class Recipe:
         p_end: The norm just before `p_until_epoch`, reached geometrically.
         p_from_epoch: Where p starts to grow.
         p_until_epoch: Where p becomes infinity.
-        p_whole: Whether p is rounded to whole numbers below 40, whose powers cost a CPU a fraction of others'.
+        p_whole: Whether p is rounded to whole numbers below 128, whose powers cost a CPU a fraction of others'.
         kept_bits: Terms of distances below 2^-kept_bits of the largest may be left out (`kernels.lp_dist`); less
             than the default is a rougher relaxation that costs a CPU less. The net at p = infinity has none.
         loss: `mixture` (cross-entropy and clipped hinge), `hinge`, `crossentropy` (of the worst margins) or

@@ -207,7 +207,8 @@ def check_step(trainer: Trainer, oracle: Oracle, batch: tuple[torch.Tensor, torc
     before = state_at(trainer)
     expected = oracle.gradients(before, *batch, dial)
     loss = trainer._step(*batch, Settings.of(dials, 0.25)).item()
-    np.testing.assert_allclose(loss, expected.loss, rtol=1e-5, atol=1e-7, err_msg=f"loss of step {step}")
+    # A loss is a difference of logits of up to ten, and so of their roundings.
+    np.testing.assert_allclose(loss, expected.loss, rtol=1e-5, atol=1e-6, err_msg=f"loss of step {step}")
     # A rounding within a term grows p times in its power; float32 rounds some ten times on the way there.
     bound = 2e-6 * (dial.p if math.isfinite(dial.p) else 10.0)
     grads = gradients_of(trainer)
