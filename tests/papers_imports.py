@@ -13,7 +13,7 @@ from linfdeploy.errors import InputError
 from linfdeploy.training.importers.convert import Imported, ImportRequest, import_checkpoint
 from linfdeploy.training.importers.inputs import InputOptions
 
-__all__ = ["NET", "OPTIMIZER", "RGB", "V2_DENSE", "bring", "head_v2", "refused", "save_v2"]
+__all__ = ["NET", "OPTIMIZER", "RGB", "V2_DENSE", "bring", "head_v2", "random_heads", "refused", "save_v2"]
 
 RGB = InputOptions(mean=(0.4, 0.5, 0.6), std=0.2, shape=(3, 2, 2))
 NET = papers.make((12, 16, 16, 5))
@@ -45,3 +45,10 @@ def refused(path: Path, **request: object) -> str:
 def head_v2(features: int) -> papers.State:
     names = ("fc_linear.0.weight", "fc_linear.0.bias", "fc_final.weight", "fc_final.bias")
     return dict(zip(names, papers.head_v1(features, 9, 3).values(), strict=True))
+
+
+def random_heads(features: int) -> papers.State:
+    """By the first paper's names."""
+    generator = torch.Generator().manual_seed(8)
+    shapes = {name: value.shape for name, value in papers.head_v1(features, 9, 3).items()}
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}

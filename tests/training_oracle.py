@@ -3,12 +3,13 @@
 
 Shares no line with the package and imports none of it. A net is a list of dictionaries of arrays: layers of
 distances have `weight` and either `mean` (hidden) or `bias` (the last of a pure net), linear ones `weight`, `bias`
-and `linear`.
+and `linear`. Layers of sorted distances are trained on subsets of their inputs, which are given as masks.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -152,27 +153,49 @@ class Gradients:
 
 
 def gradients(
-    net: list[Layer], x: Array, y: Labels, loss: Loss, p: float, eps: float, lam: float, s: float
+    net: list[Layer],
+    x: Array,
+    y: Labels,
+    loss: Loss,
+    p: float,
+    eps: float,
+    lam: float,
+    s: float,
+    kept: Sequence[Array | None] | None = None,
 ) -> Gradients:
-    """The loss of normalised images (N, I) and its gradients; eps is in normalised pixels."""
+    """The loss of normalised images (N, I) and its gradients; eps is in normalised pixels.
+
+    `kept` has, for each layer of distances, 1 where a sample keeps an input and 0 elsewhere, (N, I), or None where
+    every sample keeps all. A unit's mean is that of the samples whose next layer keeps it; where none does, it is
+    the running one.
+    """
     distances = [layer for layer in net if "linear" not in layer]
     head = [layer for layer in net if "linear" in layer]
+    all_kept = np.ones((len(x), 1))
+    before = [all_kept if mask is None else mask for mask in kept or [None] * len(distances)]
+    behind = [*before[1:], all_kept]
     inputs, means = [], []
-    for layer in distances:
+    for layer, mine, next_one in zip(distances, before, behind, strict=True):
         inputs.append(x)
-        u, _ = _distance(x, layer["weight"], p)
-        mean = u.mean(0) if "mean" in layer else None
-        means.append(mean)
-        x = u + layer["bias"] if mean is None else u - mean
+        u, _ = _distance(x, layer["weight"], p, mine)
+        if "mean" in layer:
+            count = next_one.sum(0)
+            mean = (u * next_one).sum(0) / np.maximum(count, 1)
+            means.append(np.where(count > 0, mean, layer["mean"]))
+            x = u - mean
+        else:
+            means.append(None)
+            x = u + layer["bias"]
     value, by_features, of_head, by_scale = (_through_head if head else _negated)(head, x, y, loss, eps, lam, s)
     grads: list[dict[str, Array]] = []
     sizes: list[Array] = []
     reach = np.abs(by_features)
-    for layer, before in zip(distances[::-1], inputs[::-1], strict=True):
-        _, slope = _distance(before, layer["weight"], p)
+    for layer, z, mine, next_one in zip(distances[::-1], inputs[::-1], before[::-1], behind[::-1], strict=True):
+        _, slope = _distance(z, layer["weight"], p, mine)
         by_bias = by_features.sum(0)
         if "mean" in layer:
-            by_features, reach = by_features - by_features.mean(0), reach + reach.mean(0)
+            share = next_one / np.maximum(next_one.sum(0), 1)
+            by_features, reach = by_features - share * by_features.sum(0), reach + share * reach.sum(0)
         pull, size = by_features[:, :, None] * slope, reach[:, :, None] * np.abs(slope)
         grads.insert(0, {"weight": -pull.sum(0)} | ({} if "mean" in layer else {"bias": by_bias}))
         sizes.insert(0, size.sum(0))
@@ -180,10 +203,11 @@ def gradients(
     return Gradients(value, grads + of_head, sizes, means, by_scale)
 
 
-def _distance(x: Array, w: Array, p: float) -> tuple[Array, Array]:
-    """The distances (N, O) and their slopes in x, (N, O, I)."""
+def _distance(x: Array, w: Array, p: float, kept: Array) -> tuple[Array, Array]:
+    """The distances (N, O) over the inputs that are kept, and their slopes in x, (N, O, I)."""
     d = x[:, None, :] - w[None]
-    a = np.abs(d)
+    # What is not kept is never the largest, and its power adds nothing.
+    a = np.abs(d) * kept[:, None, :]
     largest = a.max(-1, keepdims=True)
     sign = np.where(d >= 0, 1.0, -1.0)
     if math.isinf(p):

@@ -96,8 +96,6 @@ def _deployed_graph(data: bytes, folder: Path) -> DeployedGraph:
     options = GraphOptions(_form(model), _has_radius(model.graph), _opset(model))
     _check_ops(model, options)
     net = _net(model.graph, options.form, folder, metadata.get("grid"))
-    if net.sorts and net.head is not None:
-        raise GraphError("has sorted distances and a head; expected one of them, as linfdeploy export writes it")
     if options.radius and net.head is not None:
         raise GraphError(
             "computes a radius from the logits of a head, from which none follows; expected no radius"

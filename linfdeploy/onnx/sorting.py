@@ -5,7 +5,7 @@ A weighted sum of multiples of `2^-k` with weights of `2^-m` is exact in float32
 differences stay below `2^(24 - k - m)`. So the ranges of the net decide on k + m. Weights get four bits more than
 the grid: rounding them moves a sum by `2^-m` of the spread of the differences, some dozen pixels, while the grid
 moves it by `2^-k` pixel. Measured on a small net of digits of 14 bits: k = 5 moves logits by 0.15 pixel, k = 7 by
-1.3, k = 3 by 0.3.
+1.3, k = 3 by 0.3. A head takes no part in this: it is rounded once, to float32, and its sums round.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from linfdeploy.errors import ExportError
 from linfdeploy.onnx.chain import Chain, Distance, Doubles
-from linfdeploy.onnx.passes.fold import fold_normalization, fold_shifts
-from linfdeploy.onnx.passes.ranges import check_exact, value_ranges
-from linfdeploy.onnx.passes.round import round_layers
+from linfdeploy.onnx.passes.fold import fold_head, fold_normalization, fold_shifts
+from linfdeploy.onnx.passes.ranges import check_exact, check_finite, value_ranges
+from linfdeploy.onnx.passes.round import round_head, round_layers
 from linfdeploy.onnx.passes.sort_weights import FEWEST_BITS, dyadic_weights, spare_bits
 from linfdeploy.onnx.pixel_net import PixelNet, Precision
 
@@ -39,9 +39,9 @@ def sorting_net_from_chain(chain: Chain, precision: Precision, grid: int | None)
         grid: k of the grid; None: its share of the bits that the ranges leave.
 
     Raises:
-        ExportError: A head, another precision, or values too large for the grid; the numbers say why.
+        ExportError: Another precision, or values too large for the grid or for a head's float32; the numbers say
+            why.
     """
-    _check_pure(chain)
     if precision != "exact":
         raise ExportError(
             f"the net has sorted distances, whose sums would depend on their order in {precision}; expected "
@@ -60,35 +60,24 @@ def sorting_net_from_chain(chain: Chain, precision: Precision, grid: int | None)
         chain, "exact", chosen, [None if c is None else dyadic_weights(c, spare - chosen) for c in _sorts(chain)]
     )
     check_exact(net, chosen)
+    check_finite(net)
     return net
 
 
 def real_net_from_chain(chain: Chain) -> PixelNet:
-    """Returns the net in float32, which is what a checkpoint is judged by and not what is deployed.
-
-    Raises:
-        ExportError: It has a head.
-    """
-    _check_pure(chain)
+    """Returns the net in float32, which is what a checkpoint is judged by and not what is deployed."""
     return _rounded(
         chain, "fp32", None, [None if c is None else (c / c.sum()).astype(np.float32) for c in _sorts(chain)]
     )
 
 
-def _check_pure(chain: Chain) -> None:
-    if chain.head:
-        raise ExportError(
-            "the net has sorted distances and a head, which are not deployed together yet; expected one of them: "
-            "train without head, or with neuron 'linf_dist'"
-        )
-
-
 def _rounded(
     chain: Chain, precision: Precision, grid: int | None, sorts: list[npt.NDArray[np.float32] | None]
 ) -> PixelNet:
-    layers = round_layers(fold_shifts(fold_normalization(chain)), precision, 0 if grid is None else grid)
+    folded = fold_normalization(chain)
+    layers = round_layers(fold_shifts(folded), precision, 0 if grid is None else grid)
     sorted_layers = (replace(layer, sort=sort) for layer, sort in zip(layers, sorts, strict=True))
-    return PixelNet(chain.input_shape, tuple(sorted_layers), grid)
+    return PixelNet(chain.input_shape, tuple(sorted_layers), grid, round_head(fold_head(folded), precision))
 
 
 def _sorts(chain: Chain) -> list[Doubles | None]:

@@ -25,12 +25,10 @@ from linfdeploy.nets.net import LinfNet
 from linfdeploy.nets.spec import NetSpec
 from linfdeploy.onnx.chain import Chain
 from linfdeploy.onnx.export import pixel_net_from_chain
-from linfdeploy.onnx.mlp_head import MlpHead
 from linfdeploy.onnx.passes.ranges import exactness_gap, never_rounds
 from linfdeploy.onnx.passes.sort_weights import bits_of_weights, dyadic_weights
 from linfdeploy.onnx.pixel_net import PixelNet
 from linfdeploy.onnx.read import read_graph
-from linfdeploy.onnx.sorting import real_net_from_chain
 from linfdeploy.onnx.trace import chain_from_net
 from linfdeploy.onnx.write import GraphOptions, model_from_net
 from linfdeploy.verify.attacks.twin import Twin
@@ -150,25 +148,6 @@ def test_other_precisions_are_refused(precision: Any) -> None:
         f"the net has sorted distances, whose sums would depend on their order in {precision}; expected "
         "--precision exact (of exact, fp32, fp16), where nothing rounds but what is said"
     )
-
-
-def test_a_head_behind_sorted_distances_is_refused(tmp_path: Path) -> None:
-    net = LinfNet(NetSpec.mlp((1, 4, 4), (0.13,), STD, (6, 5), 3, (4,)).sorting(keep=0.7, terms=10)).eval()
-    chain = chain_from_net(net)
-    refusal = (
-        "the net has sorted distances and a head, which are not deployed together yet; expected one of them: "
-        "train without head, or with neuron 'linf_dist'"
-    )
-    with pytest.raises(ExportError) as error:
-        pixel_net_from_chain(chain, "exact", None)
-    assert str(error.value) == refusal
-    with pytest.raises(ExportError) as error:
-        real_net_from_chain(chain)
-    assert str(error.value) == refusal
-    head = MlpHead((np.ones((3, 5), np.float32),), (np.zeros(3, np.float32),), "tanh")
-    model = model_from_net(replace(deployed(), head=head), GraphOptions(), {"grid": str(deployed().grid)})
-    with pytest.raises(GraphError, match=r"has sorted distances and a head; expected one of them, as linfdeploy"):
-        read_graph(saved(model, tmp_path))
 
 
 @pytest.mark.parametrize("bits", [4, 8, 12])

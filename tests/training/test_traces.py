@@ -29,6 +29,7 @@ from training_oracle import (
 )
 from training_runs import RECIPE, blobs, one_thread
 
+from linfdeploy.nets.subsets import draw_subsets
 from linfdeploy.training.recipe import Recipe, load_recipe, recipe_names
 from linfdeploy.training.schedules import dials_at
 from linfdeploy.training.step import Settings
@@ -52,6 +53,8 @@ class Family:
     decay: float = 0.0
     head_decay: float = 0.0
     corner: float = 0.0
+    keep: float = 1.0
+    kept: Callable[[list[Array | None]], list[Array | None]] = list
 
     def dial(self, step: int) -> Dial:
         corner = {"corner": self.corner} if self.corner else {}
@@ -61,6 +64,9 @@ class Family:
 GROWING = replace(PLAIN, p_from_epoch=1, p_until_epoch=7)
 FIRST = replace(GROWING, lr=0.02, lr_from_epoch=1, weight_decay=5e-3)
 HEAD: dict[str, Any] = {"head": (7,), "eps_train": 0.02}
+
+# Two sub-batches, of which the last is not full.
+SORTED: dict[str, Any] = {"neuron": "sort_dist", "keep": 0.6, "batch_size": 45, "hidden": (12, 13, 11)}
 
 FAMILIES = {
     "first": Family(FIRST, Loss("hinge", mix=0.75), first_schedule, (0, 1, 0, 7, 9), decay=5e-3),
@@ -97,6 +103,28 @@ FAMILIES = {
         head_decay=0.02,
         corner=0.4,
     ),
+    "third, sorted": Family(
+        replace(GROWING, **SORTED, lr=0.02, loss="mixture", lambda_start=0.1, lambda_end=0.001, scale_lr=0.02),
+        Loss("mixture", divide=True),
+        second_schedule,
+        (0, 0, 1, 7, 9),
+        keep=0.6,
+    ),
+    "third, sorted with a head": Family(
+        replace(
+            replace(GROWING, **HEAD, **SORTED, lr=0.02, loss="ce_hinge", lambda_start=1.0, lambda_end=0.01),
+            scale_lr=0.02,
+            head_weight_decay=0.02,
+            eps_warmup_epochs=5,
+            eps_smooth=0.4,
+        ),
+        Loss("ce_hinge"),
+        second_schedule,
+        (0, 5, 1, 7, 9),
+        head_decay=0.02,
+        corner=0.4,
+        keep=0.6,
+    ),
 }
 
 
@@ -128,6 +156,7 @@ class Oracle:
 
     def __init__(self, family: Family) -> None:
         self.family = family
+        self.kept: list[list[Array | None]] = []
         self._adams: dict[str, Adam] = {}
 
     def weight(self, dial: Dial) -> float:
@@ -137,11 +166,15 @@ class Oracle:
     def scale_lr(self, dial: Dial) -> float:
         return self.family.recipe.scale_lr * dial.lr / self.family.recipe.lr
 
-    def gradients(self, before: State, images: torch.Tensor, labels: torch.Tensor, dial: Dial) -> Gradients:
+    def gradients(
+        self, before: State, images: torch.Tensor, labels: torch.Tensor, dial: Dial, kept: list[Array | None]
+    ) -> Gradients:
         """Of images (N, 1, 5, 5) of `blobs`."""
+        self.kept.append(kept)
         x = ((images.double().numpy() - 0.2) / 0.25).reshape(len(images), -1)
         batch = (x, labels.numpy(), self.family.loss)
-        return gradients(before.layers, *batch, dial.p, dial.eps / 0.25, self.weight(dial), before.scale)
+        dials = dial.p, dial.eps / 0.25, self.weight(dial)
+        return gradients(before.layers, *batch, *dials, before.scale, self.family.kept(kept))
 
     def after(self, before: State, grads: Mapping[str, Array], dial: Dial) -> dict[str, Array]:
         """The parameters after a step with those gradients."""
@@ -205,9 +238,10 @@ def check_step(trainer: Trainer, oracle: Oracle, batch: tuple[torch.Tensor, torc
     theirs = (dial.p, dial.eps, dial.lr, oracle.scale_lr(dial), oracle.weight(dial))
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=0, err_msg=f"dials of step {step}")
     before = state_at(trainer)
-    expected = oracle.gradients(before, *batch, dial)
+    expected = oracle.gradients(before, *batch, dial, subsets_of(trainer, len(batch[1])))
     loss = trainer._step(*batch, Settings.of(dials, 0.25)).item()
-    np.testing.assert_allclose(loss, expected.loss, rtol=1e-5, atol=1e-7, err_msg=f"loss of step {step}")
+    # Worst margins are 1 and sums of some twenty numbers of order 1, which nearly cancel: a few ulp of 1.
+    np.testing.assert_allclose(loss, expected.loss, rtol=1e-5, atol=1e-6, err_msg=f"loss of step {step}")
     # A rounding within a term grows p times in its power; float32 rounds some ten times on the way there.
     bound = 2e-6 * (dial.p if math.isfinite(dial.p) else 10.0)
     grads = gradients_of(trainer)
@@ -224,12 +258,29 @@ def check_step(trainer: Trainer, oracle: Oracle, batch: tuple[torch.Tensor, torc
         np.testing.assert_allclose(found[name], value, rtol=3e-7, atol=1e-6 * dial.lr, err_msg=f"{name}, {step}")
     for layer, old, mean in zip(layers_of(trainer), before.layers, expected.means, strict=False):
         if mean is not None:
-            np.testing.assert_allclose(layer["mean"], 0.9 * old["mean"] + 0.1 * mean, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                layer["mean"], 0.9 * old["mean"] + 0.1 * mean, rtol=1e-5, atol=1e-6, err_msg=f"means, {step}"
+            )
+
+
+def subsets_of(trainer: Trainer, count: int) -> list[Array | None]:
+    """What each layer keeps of its inputs in the step that comes, from where the net's generator stands."""
+    assert trainer.net.generator is not None
+    stream = torch.Generator().set_state(trainer.net.generator.get_state())
+    masks: list[Array | None] = []
+    for layer, kept in zip(trainer.net.distances, draw_subsets(trainer.net.distances, count, stream), strict=True):
+        mask = None if kept is None else np.zeros((count, layer.weight.shape[1]))
+        if mask is not None and kept is not None:
+            for n in range(count):
+                mask[n, kept[n // 32].numpy()] = 1
+        masks.append(mask)
+    return masks
 
 
 def train_both(family: Family, oracle: Oracle, steps: int) -> Trainer:
-    trainer = Trainer(family.recipe, blobs(230, 0))
+    trainer = Trainer(family.recipe, blobs(STEPS * family.recipe.batch_size, 0))
     trainer.net.train()
+    trainer.net.generator = torch.Generator().manual_seed(5)
     batches: Iterator[tuple[torch.Tensor, torch.Tensor]] = iter(())
     for step in range(steps):
         if step % STEPS == 0:
@@ -238,10 +289,57 @@ def train_both(family: Family, oracle: Oracle, steps: int) -> Trainer:
     return trainer
 
 
+def check_chance(kept: list[list[Array | None]], chance: float) -> None:
+    """Holds the sizes of the subsets, Binomial(I, chance) each, against their mean.
+
+    Raises:
+        AssertionError: It is off by five standard errors, or no layer has subsets.
+    """
+    layers = [[mask for mask in masks if mask is not None] for masks in zip(*kept, strict=True)]
+    assert any(layers) == (chance < 1)
+    for masks in filter(None, layers):
+        inputs = masks[0].shape[1]
+        assert all(len(set(mask.sum(1))) == 1 for mask in masks)
+        error = math.sqrt(inputs * chance * (1 - chance) / len(masks))
+        found = float(np.mean([mask[0].sum() for mask in masks]))
+        assert abs(found - inputs * chance) < 5 * error, f"subsets have {found} of {inputs}"
+
+
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_every_step_is_that_of_the_formulas(family: Family) -> None:
-    trainer = train_both(family, Oracle(family), 9 * STEPS)
+    oracle = Oracle(family)
+    trainer = train_both(family, oracle, 9 * STEPS)
     assert (trainer.scale.item() != 1) == family.recipe.learns_scale
+    check_chance(oracle.kept, family.keep)
+    if family.keep < 1:
+        with pytest.raises(AssertionError, match="subsets have"):
+            check_chance(oracle.kept, family.keep + 0.1)
+
+
+def of_no_subsets(masks: list[Array | None]) -> list[Array | None]:
+    return [None for _ in masks]
+
+
+def of_the_first_sample(masks: list[Array | None]) -> list[Array | None]:
+    return [None if mask is None else np.broadcast_to(mask[:1], mask.shape) for mask in masks]
+
+
+class ForgetsMeans(Oracle):
+    """As the third paper's code: the mean of a unit that nobody keeps is 0."""
+
+    def gradients(self, *arguments: Any) -> Gradients:
+        found = super().gradients(*arguments)
+        behind = [*self.kept[-1][1:], None]
+        means = [
+            mean if mask is None or mean is None else mean * (mask.sum(0) > 0)
+            for mean, mask in zip(found.means, behind, strict=True)
+        ]
+        return replace(found, means=means)
+
+
+def test_another_mean_of_units_that_nobody_keeps_shows() -> None:
+    with pytest.raises(AssertionError, match="means, "):
+        train_both(FAMILIES["third, sorted"], ForgetsMeans(FAMILIES["third, sorted"]), 30)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +353,14 @@ def test_every_step_is_that_of_the_formulas(family: Family) -> None:
         ("second, hinge", {"loss": Loss("hinge", mix=0.75)}, "loss of step 0"),
         ("third, with a head", {"head_decay": 0.0}, "linear 2 weight, 0"),
         ("third, with a head", {"corner": 0.3}, "dials of step 1"),
+        ("third, sorted", {"loss": Loss("mixture")}, "loss of step 0"),
+        ("third, sorted", {"schedule": first_schedule}, "dials of step 0"),
+        ("third, sorted", {"kept": of_no_subsets}, "loss of step 0"),
+        ("third, sorted", {"kept": of_the_first_sample}, "loss of step 0"),
+        ("third, sorted with a head", {"head_decay": 0.0}, "linear 3 weight, 0"),
+        ("third, sorted with a head", {"corner": 0.3}, "dials of step 1"),
+        ("third, sorted with a head", {"loss": Loss("crossentropy")}, "loss of step 0"),
+        ("third, sorted with a head", {"kept": of_no_subsets}, "loss of step 0"),
     ],
 )
 def test_another_formula_shows(name: str, wrong: dict[str, Any], shown: str) -> None:

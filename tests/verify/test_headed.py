@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from linfdeploy.engines.base import Answers, Engine, Images, Logits
 from linfdeploy.engines.reference import PER_OP, ReferenceEngine, roundings_of
 from linfdeploy.errors import ExportError
 from linfdeploy.onnx.mlp_head import MlpHead
+from linfdeploy.onnx.passes.ranges import exactness_gap
+from linfdeploy.onnx.passes.sort_weights import dyadic_weights
 from linfdeploy.onnx.pixel_net import PixelNet, Precision
 from linfdeploy.onnx.write import GraphOptions, model_from_net
 from linfdeploy.verify.assumptions import assumptions_of
@@ -35,14 +37,16 @@ from linfdeploy.verify.summary import TestSet
 from linfdeploy.verify.threat import Threat, box_of
 from linfdeploy.verify.vnnlib import InstanceForm, instance_files
 
-PRECISIONS: tuple[Precision, ...] = ("exact", "fp32", "fp16")
+Kind: TypeAlias = Precision | Literal["sorted"]
+KINDS: tuple[Kind, ...] = ("exact", "fp32", "fp16", "sorted")
 LEVELS = 4
 
 
-def headed(seed: int, precision: Precision = "exact", steep: float = 0.02) -> PixelNet:
+def headed(seed: int, kind: Kind = "exact", steep: float = 0.02) -> PixelNet:
     """A small net whose head is as steep as heads are for features in pixels."""
-    net = pixel_net(seed, precision, sizes=(9, 7, 6), spread=200.0)
-    dtype: Any = np.float16 if precision == "fp16" else np.float32
+    sizes = (9, 7, 6)
+    net = sorting_net(seed, sizes) if kind == "sorted" else pixel_net(seed, kind, sizes=sizes, spread=200.0)
+    dtype: Any = np.float16 if kind == "fp16" else np.float32
     head = random_head((6, 5, 3), np.random.default_rng(seed), dtype, "tanh")
     first: Any = (head.weights[0] * dtype(steep)).astype(dtype)
     # Centred, so that tanh is not at its ends.
@@ -52,10 +56,23 @@ def headed(seed: int, precision: Precision = "exact", steep: float = 0.02) -> Pi
     )
 
 
+def sorting_net(seed: int, sizes: tuple[int, ...]) -> PixelNet:
+    """An exact net with the weighted sum of the five largest differences in the place of the second maximum."""
+    net = pixel_net(seed, "exact", sizes=sizes, spread=200.0, grid=5)
+    sort = dyadic_weights(0.7 * 0.3 ** np.arange(5.0), bits=8)
+    net = replace(net, layers=(net.layers[0], replace(net.layers[1], sort=sort)))
+    assert exactness_gap(net, 5) is None
+    return net
+
+
 def in_float64(net: PixelNet, images: Images) -> npt.NDArray[np.float64]:
     x = images.reshape(len(images), -1).astype(np.float64)
     for layer in net.layers:
-        x = np.abs(x[:, None] - layer.weight.astype(np.float64)).max(2) + layer.bias
+        falling = -np.sort(-np.abs(x[:, None] - layer.weight.astype(np.float64)), axis=2)
+        x = falling[..., 0] + layer.bias
+        if layer.sort is not None:
+            steps = 2.0 ** (net.grid or 0)
+            x = np.floor(falling[..., : len(layer.sort)] @ layer.sort * steps + 0.5) / steps + layer.bias
     assert net.head is not None
     (w, v), (b, c) = net.head.weights, net.head.biases
     return np.tanh(x @ w.astype(np.float64).T + b) @ v.astype(np.float64).T + c
@@ -94,10 +111,10 @@ def attacked(
     return [*corners, *inside, *climbed]
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(4))
-def test_no_image_of_a_certified_box_gets_another_label(seed: int, precision: Precision) -> None:
-    net, images = headed(seed, precision), random_images(60, seed=seed)
+def test_no_image_of_a_certified_box_gets_another_label(seed: int, kind: Kind) -> None:
+    net, images = headed(seed, kind), random_images(60, seed=seed)
     logits = Runtime(net).run(images)
     certifier = Certifier(net, tuple(roundings_of(net))[:3], images, logits)
     radii, flags = certifier.radii, certifier.at(LEVELS)
@@ -119,15 +136,15 @@ def test_no_image_of_a_certified_box_gets_another_label(seed: int, precision: Pr
     assert changed, "the attack is too weak to show anything"
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_logits_lie_in_the_enclosure_of_points_and_boxes(precision: Precision) -> None:
-    net, images = headed(9, precision), random_images(60)
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_lie_in_the_enclosure_of_points_and_boxes(kind: Kind) -> None:
+    net, images = headed(9, kind), random_images(60)
     evaluator, box = HeadedEvaluator(net, [PER_OP]), box_of(images, LEVELS)
     low, high = evaluator.bounds(*box)
     for points in attacked(net, images, np.zeros(60, np.int64), np.full(60, LEVELS)):
         for logits in (ReferenceEngine(net).run(points), Runtime(net).run(points)):
             assert ((low <= logits) & (logits <= high)).all()
-            if precision == "exact":
+            if net.grid is not None:
                 assert evaluator.explains(points, logits).all()
     assert not evaluator.explains(images, ReferenceEngine(net).run(images) + np.float32(0.05)).any()
 
@@ -149,9 +166,9 @@ def conformance_of(net: PixelNet, engine: Engine) -> Any:
     return check_conformance(engine, net, make_probes(net, random_images(40), LEVELS, 0))
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_an_honest_engine_conforms(precision: Precision) -> None:
-    net = headed(3, precision)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_honest_engine_conforms(kind: Kind) -> None:
+    net = headed(3, kind)
     found = conformance_of(net, Runtime(net))
     assert found.violations == ()
     assert all(order.endswith("; head: within enclosure") for order in found.conformance.orders)
@@ -175,8 +192,9 @@ FAULTS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_an_engine_of_another_net_does_not(fault: str) -> None:
-    net = headed(3)
+@pytest.mark.parametrize("kind", ["exact", "sorted"])
+def test_an_engine_of_another_net_does_not(fault: str, kind: Kind) -> None:
+    net = headed(3, kind)
     other = FAULTS[fault](net)
     found = conformance_of(net, Runtime(other))
     assert "conformance" in {violation.kind for violation in found.violations}

@@ -25,7 +25,8 @@ __all__ = ["REPOSITORIES", "ImportRequest", "Imported", "import_checkpoint"]
 
 REPOSITORIES = (linf_dist_net.REPOSITORY, linf_dist_net_v2.REPOSITORY, sortnet.REPOSITORY)
 SUPPORTED = (
-    "MLP or MLPFeature of L_inf-dist-net, MLPModel or HybridModel of L_inf-dist-net-v2, or SortMLPModel of SortNet"
+    "MLP or MLPFeature of L_inf-dist-net, MLPModel or HybridModel of L_inf-dist-net-v2, or SortMLPModel or "
+    "SortHybridModel of SortNet"
 )
 
 
@@ -126,8 +127,8 @@ def _check_log(layers: tuple[Layer, ...], found: Found, log: RunLog) -> None:
     """Compares the sizes: a log of another run would give the net a wrong input."""
     unit = linf_dist_net.WIDTH if found.repository == linf_dist_net.REPOSITORY else 1
     widths = sorted({len(layer.weight) for layer in (layers if found.head else layers[:-1])})
-    # The first paper counts the layers in front of the head, the second all of them.
-    depth = len(layers) + (len(found.head) if found.repository == linf_dist_net_v2.REPOSITORY else 0)
+    # The first paper counts the layers in front of the head, the others all of them.
+    depth = len(layers) + (0 if found.repository == linf_dist_net.REPOSITORY else len(found.head))
     said = log.model.name, log.model.arguments.get("depth"), log.model.arguments.get("width")
     held = (
         found.model,

@@ -7,6 +7,8 @@ Those of SortNet have the same names, so `sortnet` says which of the two a file 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from linfdeploy.errors import CheckpointError
 from linfdeploy.training.importers.layout import (
     Evidence,
@@ -62,10 +64,13 @@ def _hybrid(state: State, scaled: set[str], evidence: Evidence) -> Found:
     check_names(state, names_of("fc_dist.", ("weight", MEAN), depth) | HEAD | scaled, what)
     head = f"an MLP head of {size(state['fc_linear.0.weight'], 0)} hidden units"
     # The second paper's hybrid net has no scalar; SortNet's may have a number in its stead, which no file holds.
-    if scaled or sorts(evidence, ("HybridModel", "SortHybridModel")):
-        return hybrid_of(state, depth, head)
+    sort = sorts(evidence, (models := ("HybridModel", "SortHybridModel")), own_scalar=bool(scaled))
+    if sort and (found := hybrid_of(state, depth, head)).model != models[1]:
+        return found
     layers = tuple(layer(state, f"fc_dist.{index}", MEAN, 2) for index in range(depth))
     behind = linear(state, "fc_linear.0"), linear(state, "fc_final")
+    if sort:
+        return replace(found, layers=sorting(layers, evidence), head=behind, scale=_scale(state))
     return Found(REPOSITORY, "HybridModel", f"{counted(depth, 'l_inf-distance layer')} and {head}", layers, behind)
 
 

@@ -26,17 +26,20 @@ DEFAULT_KEEP = 0.7
 PLACES = 4
 
 
-def sorts(evidence: Evidence, models: tuple[str, str] = ("MLPModel", "SortMLPModel")) -> bool:
+def sorts(
+    evidence: Evidence, models: tuple[str, str] = ("MLPModel", "SortMLPModel"), *, own_scalar: bool = False
+) -> bool:
     """Says whether a net is of SortNet rather than of L_inf-dist-net-v2.
 
     Args:
         evidence: What is known besides the tensors.
         models: The classes of such nets in L_inf-dist-net-v2 and in SortNet.
+        own_scalar: Whether it has a scalar, and only SortNet's such nets have one.
 
     Raises:
         CheckpointError: Nothing tells, or one thing contradicts another.
     """
-    signs: dict[str, bool] = {}
+    signs: dict[str, bool] = {"its scalar": True} if own_scalar else {}
     # SortNet's code saves the weights alone.
     if evidence.has_optimizer:
         signs["the optimizer's state in it"] = False

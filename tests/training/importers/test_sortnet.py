@@ -10,19 +10,7 @@ import numpy.typing as npt
 import papers_files as papers
 import pytest
 import torch
-from papers_imports import NET, V2_DENSE, bring, head_v2, refused, save_v2
-
-
-@pytest.mark.parametrize("by", ["log", "option"])
-def test_hybrid_sort_neurons_are_known_by_the_log_or_the_option(by: str, tmp_path: Path) -> None:
-    path = tmp_path / "model.pth"
-    save_v2(path, {**V2_DENSE, **head_v2(5)})
-    if by == "log":
-        (tmp_path / "log.txt").write_text(papers.log_lines("SortHybridModel(depth=5,width=16)"))
-    text = refused(path, repository="SortNet" if by == "option" else None)
-    assert text.startswith("it holds SortHybridModel of SortNet, an l_inf-distance layer")
-    assert "sort-neuron layers" in text
-    assert "not supported yet" in text
+from papers_imports import NET, OPTIMIZER, bring, head_v2, random_heads, refused, save_v2
 
 
 @pytest.mark.parametrize("by", ["log", "default of the log", "option"])
@@ -42,14 +30,95 @@ def test_sort_neurons_have_the_weights_that_the_log_or_the_option_says(by: str, 
 
 def sorted_logits(net: papers.Plain, images: npt.NDArray[np.float32], keep: float) -> npt.NDArray[np.float64]:
     """The third paper's formulas in float64: the first layer is an ordinary one."""
-    x: npt.NDArray[np.float64] = (images - np.reshape((0.4, 0.5, 0.6), (-1, 1, 1))) / 0.2
-    x = x.reshape(len(images), -1)
-    for index, weight in enumerate(net.weights):
-        falling = -np.sort(-np.abs(x[:, None, :] - weight[None].astype(np.float64)), axis=-1)
-        series = keep * (1 - keep) ** np.arange(10)
-        x = falling[..., :10] @ (series / (1 - (1 - keep) ** 10)) if index else falling[..., 0]
-        x = x + net.bias if index == len(net.means) else x - net.means[index]
-    return -x
+    x = sorted_features(net, images, keep, len(net.means))
+    return -(sorted_distances(x, net.weights[-1], keep) + net.bias)
+
+
+def sorted_features(
+    net: papers.Plain, images: npt.NDArray[np.float32], keep: float, layers: int
+) -> npt.NDArray[np.float64]:
+    mean = np.array((0.4, 0.5, 0.6), np.float32).reshape(-1, 1, 1)
+    x: npt.NDArray[np.float64] = ((images - mean).astype(np.float64) / np.float32(0.2)).reshape(len(images), -1)
+    for index in range(layers):
+        x = sorted_distances(x, net.weights[index], keep if index else 1.0) - net.means[index]
+    return x
+
+
+def sorted_distances(
+    x: npt.NDArray[np.float64], weight: npt.NDArray[np.float32], keep: float
+) -> npt.NDArray[np.float64]:
+    falling = -np.sort(-np.abs(x[:, None, :] - weight[None].astype(np.float64)), axis=-1)
+    series = keep * (1 - keep) ** np.arange(10)
+    distances: npt.NDArray[np.float64] = falling[..., :10] @ (series / (1 - (1 - keep) ** 10))
+    return distances
+
+
+def headed_state(scale: float | None) -> papers.State:
+    """Two layers of `NET` and a head of nine hidden units."""
+    state = papers.v2_state(NET, scale)
+    return {name: value for name, value in state.items() if ".2." not in name} | dict(
+        zip(head_v2(16), random_heads(16).values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("scale", [None, 2.5])
+@pytest.mark.parametrize("by", ["log", "option"])
+def test_a_head_behind_sort_neurons_is_imported(by: str, scale: float | None, tmp_path: Path) -> None:
+    path, keep = tmp_path / "model.pth", 0.6
+    save_v2(path, {f"module.{name}": value for name, value in headed_state(scale).items()})
+    if by == "log":
+        said = f"SortHybridModel(depth=4,width=16,hidden=9,dropout={keep})"
+        (tmp_path / "log.txt").write_text(papers.log_lines(said, "CIFAR100"))
+    imported = bring(path, **({} if by == "log" else {"repository": "SortNet", "keep": keep}))
+    types = [layer.type for layer in imported.net.spec.layers]
+    assert types == ["linf_dist", "sort_dist", "linear", "linear"]
+    images = np.random.default_rng(1).random((7, 3, 2, 2), np.float32)
+    first, first_bias, last, last_bias = (value.double().numpy() for value in random_heads(16).values())
+    x = sorted_features(NET, images, keep, 2)
+    # The scalar multiplies them in the loss, and is no part of ours.
+    expected = np.tanh(x @ first.T / np.sqrt(16) + first_bias) @ last.T / np.sqrt(9) + last_bias
+    logits = imported.net(torch.from_numpy(images)).numpy()
+    # Sums of 16 terms of order 10 in float32, through slopes of at most 1 and 9 weights of order 1.
+    np.testing.assert_allclose(logits, expected, 0, 1e-4)
+    origin = imported.provenance["imported"]
+    assert (origin["model"], origin["keep"], origin["scale"]) == ("SortHybridModel", keep, scale)
+    assert imported.words == (
+        "SortHybridModel of SortNet, an l_inf-distance layer, 1 sort-neuron layer and an MLP head of 9 hidden "
+        "units, input (3, 2, 2)"
+    )
+
+
+def test_a_head_with_a_scalar_needs_no_log_but_the_weights(tmp_path: Path) -> None:
+    """Only SortNet's nets with a head have a scalar."""
+    path = tmp_path / "model.pth"
+    save_v2(path, headed_state(1.5))
+    assert refused(path).startswith("nothing says with which chance its sort neurons keep an input; expected")
+    assert bring(path, keep=0.7).provenance["imported"]["repository"] == "SortNet"
+
+
+def test_a_head_with_a_scalar_and_an_optimizer_is_contradictory(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    save_v2(path, headed_state(1.5), optimizer=OPTIMIZER)
+    assert refused(path, keep=0.7) == (
+        "its origin is contradictory: its scalar for SortNet, the optimizer's state in it for L_inf-dist-net-v2; "
+        "expected one: mend --repository or --log"
+    )
+
+
+def test_a_scalar_that_turns_the_classes_round_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    save_v2(path, headed_state(-1.0))
+    assert refused(path, keep=0.7).startswith("scalar is [-1.0] of shape (1,); expected one positive number")
+
+
+def test_the_log_of_a_head_counts_its_layers(tmp_path: Path) -> None:
+    path, log = tmp_path / "model.pth", tmp_path / "log.txt"
+    save_v2(path, headed_state(None))
+    log.write_text(papers.log_lines("SortHybridModel(depth=2,width=16)"))
+    assert refused(path) == (
+        f"it holds SortHybridModel of depth 4 with hidden layers of [16] units, but {log} tells of "
+        "SortHybridModel of depth 2 and width 16; expected the log of the same run: name it with --log"
+    )
 
 
 def test_sort_neurons_without_weights_are_refused(tmp_path: Path) -> None:
