@@ -64,7 +64,7 @@ def test_nothing_leaves_the_namespace(isa: str, optimisation: str, tmp_path: Pat
     compiled = _installed(isa) if optimisation == "-O3" else None
     if compiled is None:
         compiled = tmp_path / "variant.o"
-        variant = [*ISAS[isa], optimisation, f"-DLINF_ISA={isa}", "-c", CPU / "variant.cpp"]
+        variant: list[str | Path] = [*ISAS[isa], optimisation, f"-DLINF_ISA={isa}", "-c", CPU / "variant.cpp"]
         _compile(*variant, "-o", compiled)
     assert any(name == f"_ZN4linf{len(isa)}{isa}7kernelsE" for _, name in _symbols(compiled))
     assert _leaks(compiled, isa) == []
