@@ -106,7 +106,7 @@ def curve_of(checkpoint: Path) -> Sequence[dict[str, Any]]:
 def deploy(checkpoint: Path, folder: Path, recipe: Recipe, options: argparse.Namespace) -> dict[str, Any]:
     """Exports, builds and audits a checkpoint as the demonstration does."""
     model, engine = folder / "model.onnx", folder / "model.engine"
-    export(checkpoint, model, precision="exact", grid=12, form="auto", radius=True, opset=18)
+    export(checkpoint, model, precision="exact", grid=None, form="auto", radius=True, opset=18)
     build(model, engine, None, {})
     eps = options.eps or str(recipe.eps_test)
     data = recipe.dataset, options.data_root

@@ -22,31 +22,26 @@ __all__ = ["Batches", "generator_of"]
 
 
 class Batches:
-    """The training images, on the device as bytes, and the batches of this rank.
-
-    Attributes:
-        steps: In an epoch.
-    """
+    """The training images, on the device as bytes, and the batches of this rank."""
 
     def __init__(self, recipe: Recipe, dataset: Dataset, place: Place) -> None:
         self._recipe = recipe
         self._place = place
-        self.steps = len(dataset.labels) // recipe.batch_size
-        if self.steps == 0:
-            raise RecipeError(
-                f"batch_size is {recipe.batch_size}; expected at most the {len(dataset.labels)} training images "
-                f"of {dataset.name}"
-            )
-        _check_shares(recipe.batch_size, place.ranks.world)
+        _check_size("batch_size", recipe.batch_size, dataset, place.ranks.world)
+        if recipe.late_batch_size:
+            _check_size("late_batch_size", recipe.late_batch_size, dataset, place.ranks.world)
         _check_crops(recipe, dataset)
         self._augmentation = Augmentation.of(recipe)
         self._images = torch.from_numpy(dataset.images).to(place.device)
         self._labels = torch.from_numpy(dataset.labels).to(place.device)
 
-    @property
-    def size(self) -> int:
-        """Images of a step on this rank."""
-        return self._recipe.batch_size // self._place.ranks.world
+    def size(self, epoch: int) -> int:
+        """Returns how many images a step of an epoch has on this rank."""
+        return self._recipe.batch_size_in(epoch) // self._place.ranks.world
+
+    def steps(self, epoch: int) -> int:
+        """Returns how many steps an epoch has."""
+        return len(self._labels) // self._recipe.batch_size_in(epoch)
 
     def of_epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yields images (size, C, H, W) float32 in [0, 1] and labels (size,) int64, on the device."""
@@ -57,11 +52,12 @@ class Batches:
     def _draw(self, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the numbers of images (steps, size) and what happens to them (steps, 3, size), on the device."""
         generator = generator_of(self._recipe.seed, 1 + epoch)
-        batch = self._recipe.batch_size
-        orders = torch.randperm(len(self._labels), generator=generator)[: self.steps * batch].view(-1, batch)
+        batch, size = self._recipe.batch_size_in(epoch), self.size(epoch)
+        order = torch.randperm(len(self._labels), generator=generator)
+        orders = order[: self.steps(epoch) * batch].view(-1, batch)
         height, width = self._images.shape[2:]
         draws = [self._augmentation.draw(batch, height, width, generator) for _ in orders]
-        mine = slice(self._place.ranks.rank * self.size, (self._place.ranks.rank + 1) * self.size)
+        mine = slice(self._place.ranks.rank * size, (self._place.ranks.rank + 1) * size)
         return orders[:, mine].to(self._place.device), torch.stack(draws)[:, :, mine].to(self._place.device)
 
 
@@ -81,10 +77,14 @@ def _check_crops(recipe: Recipe, dataset: Dataset) -> None:
         )
 
 
-def _check_shares(batch_size: int, world: int) -> None:
-    if batch_size % world:
-        fitting = batch_size - batch_size % world or world
+def _check_size(name: str, size: int, dataset: Dataset, world: int) -> None:
+    if size > len(dataset.labels):
         raise RecipeError(
-            f"batch_size is {batch_size} for {world} processes; expected a multiple of {world}, so that each has "
-            f"as many images: for example --set batch_size={fitting}"
+            f"{name} is {size}; expected at most the {len(dataset.labels)} training images of {dataset.name}"
+        )
+    if size % world:
+        fitting = size - size % world or world
+        raise RecipeError(
+            f"{name} is {size} for {world} processes; expected a multiple of {world}, so that each has "
+            f"as many images: for example --set {name}={fitting}"
         )

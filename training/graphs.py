@@ -99,7 +99,7 @@ class DeviceStep:
         """Trains on the images of this rank, with `dials`; the loss is added to `total`.
 
         Args:
-            images: (N, C, H, W) float32 in [0, 1], as many in every step.
+            images: (N, C, H, W) float32 in [0, 1]; where N changes, steps are captured anew.
             labels: (N,) int64.
             p: The norm that the dials hold as well.
         """
@@ -117,7 +117,8 @@ class DeviceStep:
         self._graph.replay()
 
     def _fill(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        if self._inputs is None:
+        if self._inputs is None or len(self._inputs[0]) != len(images):
+            self.forget()
             self._inputs = torch.empty_like(images), torch.empty_like(labels)
         for place, values in zip(self._inputs, (images, labels), strict=True):
             place.copy_(values)

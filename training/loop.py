@@ -220,7 +220,7 @@ def _run(trainer: Trainer, test: Dataset, spread: Spread, out: Path, report: Cal
 def _few_threads_if_small(trainer: Trainer) -> Iterator[None]:
     before = torch.get_num_threads()
     weights = sum(parameter.numel() for parameter in trainer.net.parameters())
-    if weights * trainer.batches.size < SMALL_STEP:
+    if weights * trainer.batches.size(0) < SMALL_STEP:
         torch.set_num_threads(1)
     try:
         yield

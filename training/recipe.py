@@ -40,12 +40,15 @@ class Recipe:
         hidden: Units of each hidden layer of distances.
         epochs: Passes over the training images.
         batch_size: Images in a step; what is left of an epoch is dropped.
+        late_batch_size: Images in a step from `late_from_epoch` on, when less noise is worth more than steps;
+            0: as before.
+        late_from_epoch: See there.
         lr: Adam's step for weights and biases at the start.
         p_start: The norm until `p_from_epoch`.
         p_end: The norm just before `p_until_epoch`, reached geometrically.
         p_from_epoch: Where p starts to grow.
         p_until_epoch: Where p becomes infinity.
-        p_whole: Whether p is rounded to whole numbers below 40, whose powers cost a CPU a fraction of others'.
+        p_whole: Whether p is rounded to whole numbers below 128, whose powers cost a CPU a fraction of others'.
         kept_bits: Terms of distances below 2^-kept_bits of the largest may be left out (`kernels.lp_dist`); less
             than the default is a rougher relaxation that costs a CPU less. The net at p = infinity has none.
         loss: `mixture` (cross-entropy and clipped hinge), `hinge`, `crossentropy` (of the worst margins) or
@@ -96,6 +99,8 @@ class Recipe:
     p_until_epoch: int
     p_whole: bool = False
     kept_bits: float = 37.0
+    late_batch_size: int = 0
+    late_from_epoch: int = 0
     loss: str = "mixture"
     lambda_start: float = 0.0
     lambda_end: float = 0.0
@@ -143,6 +148,10 @@ class Recipe:
     def learns_scale(self) -> bool:
         """Whether a cross-entropy of the scaled logits is part of the loss."""
         return self.loss in {"mixture", "ce_hinge"}
+
+    def batch_size_in(self, epoch: int) -> int:
+        """Returns how many images a step of an epoch has, counted from 0."""
+        return self.late_batch_size if self.late_batch_size and epoch >= self.late_from_epoch else self.batch_size
 
     def to_json(self) -> dict[str, Any]:
         """Returns the recipe as data that JSON can hold."""

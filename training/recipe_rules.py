@@ -64,6 +64,8 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "terms": (_between(1, MOST_TERMS), f"1 to {MOST_TERMS}"),
     "epochs": (_between(1, 10**6), "at least 1 and at most 1000000"),
     "batch_size": (_between(2, 10**6), "at least 2 and at most 1000000"),
+    "late_batch_size": (lambda value: value == 0 or 2 <= value <= 10**6, "0 (off) or 2 to 1000000"),
+    "late_from_epoch": (_between(0, 10**6), "0 or a later epoch"),
     "lr": (lambda value: 0 < value <= 1000, "above 0 and at most 1000"),
     "scale_lr": (_between(0, 1000), "0 to 1000"),
     "lr_from_epoch": (_between(0, 10**6), "0 or a later epoch"),
@@ -126,6 +128,11 @@ def _check_epochs(recipe: Recipe) -> None:
         raise RecipeError(
             f"p_from_epoch is {recipe.p_from_epoch}, p_until_epoch {recipe.p_until_epoch} and "
             f"epochs {recipe.epochs}; expected them in ascending order"
+        )
+    if bool(recipe.late_batch_size) != bool(recipe.late_from_epoch):
+        raise RecipeError(
+            f"late_batch_size is {recipe.late_batch_size} and late_from_epoch {recipe.late_from_epoch}; expected "
+            "both, or neither"
         )
     if not recipe.lr_from_epoch < recipe.epochs:
         raise RecipeError(

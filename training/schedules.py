@@ -14,8 +14,9 @@ __all__ = ["Dials", "cosine", "dials_at", "geometric", "norm", "progress", "smoo
 # What the papers' code divides the step by, where it follows no cosine.
 DROP = 5
 
-# Below this p a CPU takes whole powers by squaring, and others by logarithms.
-WHOLE_BELOW = 40
+# Below this p a CPU takes whole powers by squaring, and others by logarithms: from p = 40 on only where terms
+# that hardly count may be left out (`kept_bits`).
+WHOLE_BELOW = 128
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ class Trainer:
         self.net.train()
         # A stream of its own: the images of an epoch are the same with and without subsets.
         self.net.generator = generator_of(self.recipe.seed, SUBSETS + self.epoch)
-        steps = self.batches.steps
+        steps = self.batches.steps(self.epoch)
         plan = [dials_at(self.recipe, self.epoch * steps + index, steps) for index in range(steps)]
         total = self._run_on_host(plan) if self._device_step is None else self._run_ahead(self._device_step, plan)
         # The kernels' maxima may swallow a NaN, so the loss alone does not tell.

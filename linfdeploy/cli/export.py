@@ -25,7 +25,7 @@ __all__ = ["command"]
 @click.option(
     "--grid",
     type=click.IntRange(0, 23),
-    show_default="12, or what the weights of sorted distances leave",
+    show_default="12, or the finest that has room for the values; what the weights of sorted distances leave",
     help="exact: multiples of 2^-GRID pixel.",
 )
 @click.option(

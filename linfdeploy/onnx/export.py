@@ -14,7 +14,7 @@ from linfdeploy.errors import ExportError
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.onnx.chain import Chain, Distance
 from linfdeploy.onnx.passes.fold import fold_head, fold_normalization, fold_shifts
-from linfdeploy.onnx.passes.ranges import check_exact, check_finite, value_ranges
+from linfdeploy.onnx.passes.ranges import check_exact, check_finite, exactness_gap, value_ranges
 from linfdeploy.onnx.passes.round import round_head, round_layers
 from linfdeploy.onnx.pixel_net import PixelNet, Precision
 from linfdeploy.onnx.sorting import sorting_net_from_chain
@@ -32,12 +32,16 @@ __all__ = [
 DEFAULT_GRID = 12
 """Multiples of 2^-12 pixel: moves a six-layer net by at most 0.0015 pixel, and leaves room for 4096 pixels."""
 
+COARSEST_GRID = 6
+"""The coarsest grid taken unasked: leaves room for 2^18 pixels, and moves a six-layer net by at most 0.1 pixel."""
+
 
 @dataclass(frozen=True)
 class ExportOptions:
     """What is exported: number format, grid and graph form.
 
-    Without a grid it is DEFAULT_GRID, or, where there are sorted distances, what their weights leave.
+    Without a grid it is DEFAULT_GRID, or the finest one below, down to COARSEST_GRID, that leaves room for the
+    net's values; where there are sorted distances, what their weights leave.
     """
 
     precision: Precision = "exact"
@@ -67,15 +71,28 @@ def pixel_net_from_chain(chain: Chain, precision: Precision, grid: int | None) -
     """
     if any(isinstance(step, Distance) and step.sort is not None for step in chain.steps):
         return sorting_net_from_chain(chain, precision, grid)
-    grid = DEFAULT_GRID if grid is None else grid
     folded = fold_normalization(chain)
-    layers, head = round_layers(fold_shifts(folded), precision, grid), round_head(fold_head(folded), precision)
-    exact = precision == "exact"
-    pixel_net = PixelNet(chain.input_shape, layers, grid if exact else None, head)
-    if exact:
-        check_exact(pixel_net, grid)
+    if precision == "exact":
+        pixel_net = _on_finest_grid(folded) if grid is None else _rounded(folded, precision, grid)
+        check_exact(pixel_net, pixel_net.grid or 0)
+    else:
+        pixel_net = _rounded(folded, precision, None)
     check_finite(pixel_net)
     return pixel_net
+
+
+def _on_finest_grid(folded: Chain) -> PixelNet:
+    """Rounds to the finest grid on which nothing rounds; to the default one where there is none."""
+    for grid in range(DEFAULT_GRID, COARSEST_GRID - 1, -1):
+        pixel_net = _rounded(folded, "exact", grid)
+        if exactness_gap(pixel_net, grid) is None:
+            return pixel_net
+    return _rounded(folded, "exact", DEFAULT_GRID)
+
+
+def _rounded(folded: Chain, precision: Precision, grid: int | None) -> PixelNet:
+    layers = round_layers(fold_shifts(folded), precision, DEFAULT_GRID if grid is None else grid)
+    return PixelNet(folded.input_shape, layers, grid, round_head(fold_head(folded), precision))
 
 
 def model_from_checkpoint_net(net: LinfNet, options: ExportOptions, checkpoint_sha256: str) -> ModelProto:

@@ -26,7 +26,7 @@ from linfdeploy.engines.reference import ReferenceEngine, roundings_of
 from linfdeploy.errors import ExportError
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.onnx.export import ExportOptions, model_from_checkpoint_net, pixel_net_from_net
-from linfdeploy.onnx.passes.ranges import rounding_error, value_ranges
+from linfdeploy.onnx.passes.ranges import exactness_gap, rounding_error, value_ranges
 from linfdeploy.onnx.pixel_net import PRECISIONS, PixelNet, Precision
 from linfdeploy.onnx.read import DeployedGraph, read_graph
 from linfdeploy.onnx.write import Form
@@ -166,6 +166,33 @@ def test_grids(grid: int) -> None:
         for values in (layer.weight, layer.bias):
             scaled = values.astype(np.float64) * 2**grid
             assert np.array_equal(scaled, np.round(scaled))
+
+
+def larger(factor: float) -> LinfNet:
+    """A net whose weights, and so whose values, are larger."""
+    net = torch_net(3)
+    with torch.no_grad():
+        for layer in net.distances:
+            layer.weight.mul_(factor)
+    return net
+
+
+@pytest.mark.parametrize("factor", [8.0, 64.0, 128.0])
+def test_large_values_get_the_finest_grid_that_holds_them(factor: float) -> None:
+    net = larger(factor)
+    found = pixel_net_from_net(net, "exact", None)
+    assert found.grid is not None
+    assert 6 <= found.grid < 12
+    assert exactness_gap(found, found.grid) is None
+    with pytest.raises(ExportError, match=f"use --grid {found.grid} or --precision fp32"):
+        pixel_net_from_net(net, "exact", found.grid + 1)
+
+
+def test_values_too_large_for_any_grid_are_refused() -> None:
+    with pytest.raises(
+        ExportError, match=r"where the grid of 2\^-12 allows 4096: use --precision fp32"
+    ):
+        pixel_net_from_net(larger(2.0**14), "exact", None)
 
 
 def test_too_fine_a_grid_is_refused_with_one_that_fits() -> None:

@@ -69,10 +69,28 @@ def test_shares_make_up_the_whole(change: dict[str, Any]) -> None:
     recipe = replace(RECIPE, **change)
     whole = list(Batches(recipe, DATA, CPU).of_epoch(1))
     shares = [list(Batches(recipe, DATA, share(rank, 5)).of_epoch(1)) for rank in range(5)]
-    assert Batches(recipe, DATA, share(0, 5)).size == 10
+    assert Batches(recipe, DATA, share(0, 5)).size(0) == 10
     for index, (images, labels) in enumerate(whole):
         assert torch.equal(images, torch.cat([each[index][0] for each in shares]))
         assert torch.equal(labels, torch.cat([each[index][1] for each in shares]))
+
+
+def test_later_batches_are_larger() -> None:
+    recipe = replace(RECIPE, late_batch_size=100, late_from_epoch=2)
+    batches = Batches(recipe, DATA, share(1, 2))
+    assert [(batches.size(epoch), batches.steps(epoch)) for epoch in range(4)] == [(25, 4)] * 2 + [(50, 2)] * 2
+    late = Batches(replace(RECIPE, batch_size=100), DATA, share(1, 2))
+    for epoch, expected in ((1, Batches(RECIPE, DATA, share(1, 2))), (2, late)):
+        for found, wanted in zip(batches.of_epoch(epoch), expected.of_epoch(epoch), strict=True):
+            assert all(torch.equal(*pair) for pair in zip(found, wanted, strict=True))
+
+
+def test_later_batches_larger_than_the_data() -> None:
+    with pytest.raises(RecipeError) as caught:
+        Batches(replace(RECIPE, late_batch_size=231, late_from_epoch=2), DATA, CPU)
+    assert str(caught.value) == (
+        f"late_batch_size is 231; expected at most the 230 training images of {DATA.name}"
+    )
 
 
 @pytest.mark.parametrize(("batch", "world", "fitting"), [(50, 4, 48), (3, 4, 4)])

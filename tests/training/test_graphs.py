@@ -102,6 +102,15 @@ def test_a_graph_is_captured_once_a_phase_and_every_step_runs_once(monkeypatch: 
     assert [graph.replays for graph in FakeGraph.made] == [count - WARM_UP for count in steps]
 
 
+def test_larger_batches_are_captured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = replace(LONG, p_from_epoch=5, p_until_epoch=6, late_batch_size=20, late_from_epoch=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(graphs, "WARM_UP", 10**9)
+        expected = weights_after(recipe, 4, place=PLACE)
+    assert same_bits(weights_after(recipe, 4, place=PLACE), expected)
+    assert [graph.replays for graph in FakeGraph.made] == [2 * 23 - WARM_UP, 2 * 11 - WARM_UP]
+
+
 def test_each_graph_takes_over_the_memory_of_the_one_before() -> None:
     weights_after(LONG, 6, place=PLACE)
     assert [graph.replaced for graph in FakeGraph.made] == [None, *FakeGraph.made[:-1]]

@@ -124,6 +124,11 @@ def test_overrides_are_toml_and_the_last_counts(recipe_file: Path) -> None:
         ("terms=33", "terms is 33; expected 1 to 32"),
         ("weight_decay=1", "weight_decay is 1.0; expected a decay from 0 to below 1"),
         ("weight_std=0", "weight_std is 0.0; expected a positive number"),
+        (
+            "late_batch_size=512",
+            "late_batch_size is 512 and late_from_epoch 0; expected both, or neither",
+        ),
+        ("late_batch_size=1", "late_batch_size is 1; expected 0 (off) or 2 to 1000000"),
         ("lr_from_epoch=10", "lr_from_epoch is 10; expected less than epochs, which is 10"),
         (
             "lr_decay_epochs=[4,4]",

@@ -160,7 +160,7 @@ inline void sum_all(const RowTile& all, const Power& p) {
 
 inline void lp_dist(Sizes n, const float* x, const float* w, float p, float kept_bits, float* y,
                     float* largest, float* sum) {
-  const Power power = power_for(p, p, kept_bits);
+  const Power power = power_for(p, p, kept_bits, kSmallestExponent);
   if (power.negligible > 0)
     sum_searched({{n, x, w, power.negligible}, power, largest, sum});
   else

@@ -15,6 +15,11 @@ constexpr int64_t kColumns = 512;
 // 4096 bytes apart would no longer fit into a set of the first-level cache.
 constexpr int64_t kTile = 2;
 
+// Terms below this share of their pair's slope may count as that, and pairs of a slope below this share of
+// the largest as nothing: a float sum does not see the difference, and products with a denormal result, of
+// which a net in training is full, cost ten times as much as others.
+constexpr float kNegligibleExponent = -50.0f, kNegligibleSlope = 0x1p-50f;
+
 // A part of the gradient's rows. What is not asked for is null.
 struct Strip {
   const float *x, *w;
@@ -125,6 +130,19 @@ inline void slopes_of(int64_t size, float p, const float* largest, const float* 
   });
 }
 
+// Makes slopes zero that are negligible.
+inline void drop_negligible(int64_t size, float* slope) {
+  Vec most = zero();
+  for_each_vector(size, [&](int64_t i, int64_t, auto load_part, auto) {
+    most = maximum(absolute(Vec(load_part(slope + i))), most);
+  });
+  const Vec least = splat(reduce_max(most) * kNegligibleSlope);
+  for_each_vector(size, [=](int64_t i, int64_t, auto load_part, auto store_part) {
+    const Vec found = load_part(slope + i);
+    store_part(slope + i, select(absolute(found) >= least, found, zero()));
+  });
+}
+
 // The outputs [begin, end), for the whole batch.
 struct Outputs {
   Sizes n;
@@ -230,10 +248,11 @@ inline void lp_dist_backward(Sizes n, const float* x, const float* w, float p, f
   const int64_t x_size = n.batch * n.inputs, blocks = kGradBlocks - 1;
   float* const slope = scratch + (grad_x ? blocks * x_size : 0);
   slopes_of(n.batch * n.outputs, p, largest, sum, grad_y, slope);
+  drop_negligible(n.batch * n.outputs, slope);
   if (grad_x) fill_zero(grad_x, x_size);
   if (grad_x) fill_zero(scratch, blocks * x_size);
   if (grad_w) fill_zero(grad_w, n.outputs * n.inputs);
-  const Power power = power_for(p, p - 1, kept_bits);
+  const Power power = power_for(p, p - 1, kept_bits, kNegligibleExponent);
   const auto add = adding(power);
   parallel(kGradBlocks, n, [=](int64_t block) {
     const int64_t begin = block * n.outputs / kGradBlocks, end = (block + 1) * n.outputs / kGradBlocks;

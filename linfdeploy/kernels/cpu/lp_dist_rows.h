@@ -28,6 +28,10 @@ constexpr float kAllBits = 37;
 // From here on most terms are negligible, and a search for the others pays; with fewer bits, from a smaller p
 // on. Below it, whole exponents are raised by multiplication, with one rounding a factor.
 constexpr float kSearchFrom = 40;
+// Whole exponents up to here as well where fewer bits are kept: a dozen multiplications cost less than a
+// search in a trained net, many of whose terms are near the largest, and their error, 2^-16, is far below
+// what is left out.
+constexpr float kMultipliedUpTo = 128;
 
 // No ratio above this is negligible, however large p: their rounding would decide.
 constexpr double kNeverNegligible = 1 - 0x1p-16;
@@ -37,17 +41,18 @@ inline float negligible_ratio(double exponent, double kept_bits) {
   return static_cast<float>(ratio < kNeverNegligible ? ratio : kNeverNegligible);
 }
 
-// `kept_bits` of 0 leaves nothing out.
-inline Power power_for(float p, float exponent, float kept_bits) {
-  const bool search =
-      kept_bits > 0 && p * kAllBits >= kSearchFrom * (kept_bits < kAllBits ? kept_bits : kAllBits);
+// `kept_bits` of 0 leaves nothing out. Products below 2^smallest may count as that.
+inline Power power_for(float p, float exponent, float kept_bits, float smallest) {
+  const bool rough = kept_bits > 0 && kept_bits < kAllBits;
+  const bool whole =
+      p == static_cast<float>(static_cast<int32_t>(p)) && (rough ? p <= kMultipliedUpTo : p < kSearchFrom);
+  const bool search = !whole && kept_bits > 0 && p * kAllBits >= kSearchFrom * (rough ? kept_bits : kAllBits);
   const bool large = search || p >= kSearchFrom;
-  const bool whole = !large && p == static_cast<float>(static_cast<int32_t>(p));
   return {exponent,
           whole   ? static_cast<int32_t>(exponent)
           : large ? kExactDifference
                   : kLogarithm,
-          static_cast<float>(std::exp2(2 * static_cast<double>(kSmallestExponent) / exponent)),
+          static_cast<float>(std::exp2(2 * static_cast<double>(smallest) / exponent)),
           search ? negligible_ratio(exponent, kept_bits) : 0.0f};
 }
 

@@ -112,13 +112,14 @@ def test_empty_batch() -> None:
 
 
 def test_kept_bits_count_in_both_passes() -> None:
-    # Terms of 1/2 at p = 20 are 2^-20 and 2^-19 in the sum and the slopes.
+    # Terms of 1/2 at p = 20.5 are 2^-20.5 and 2^-19.5 in the sum and the slopes; whole p are raised by
+    # multiplication instead.
     x = torch.full((1, 40), 0.5, requires_grad=True)
     with torch.no_grad():
         x[0, 0] = 1.0
     w = torch.zeros(1, 40)
     for bits, kept in ((10.0, 1), (30.0, 40), (0.0, 40)):
-        y = lp_dist(x, w, 20.0, kept_bits=bits)
+        y = lp_dist(x, w, 20.5, kept_bits=bits)
         (grad,) = torch.autograd.grad(y.sum(), x)
         assert (y.item() == 1.0) == (kept == 1)
         assert int(grad.count_nonzero()) == kept
