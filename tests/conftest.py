@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from hypothesis import settings
 
 # Before torch starts its OpenMP threads: spinning while they wait, they cost a busy machine most of the run.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# A shell has what it puts into the background ignore SIGINT, and so would the programs that tests interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from emulator_builds import Builds, builds_in
 from trt_headers import HEADERS, shared_libraries, skip_what_cannot_be_built, version_of

@@ -16,6 +16,8 @@ from types import MappingProxyType
 KERNELS = Path(__file__).parents[1] / "linfdeploy" / "kernels"
 EMULATOR = Path(__file__).parent / "kernels" / "cuda" / "emulator"
 JOBS = 2
+WAITING = 60
+"""How many times its processor time a command may take, in case that it waits for ever."""
 
 FLAGS = [
     *("-std=c++17", "-march=native", "-pthread", "-fPIC", "-ftls-model=initial-exec"),
@@ -25,11 +27,15 @@ FLAGS = [
 
 
 def run(
-    *command: str | Path, timeout: float = 300, environment: Mapping[str, str] = MappingProxyType({})
+    *command: str | Path, seconds: int = 300, environment: Mapping[str, str] = MappingProxyType({})
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command with these variables besides the process's own."""
+    """Runs a command with these variables besides the process's own.
+
+    The time that it may take is the processor's: on a busy machine a build of a minute can last an hour.
+    """
+    limited = ["sh", "-c", 'ulimit -t "$0" && exec "$@"', str(seconds), *map(str, command)]
     env = {**os.environ, **environment}
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, env=env)
+    return subprocess.run(limited, capture_output=True, text=True, check=False, timeout=WAITING * seconds, env=env)
 
 
 def compile_with(*arguments: str | Path) -> str:

@@ -33,12 +33,17 @@ class RankProcesses:
         self._processes = processes
         self._folder = folder
 
+    @property
+    def running(self) -> bool:
+        """Whether one still does."""
+        return any(process.is_alive() for process in self._processes)
+
     def kill(self) -> None:
         """Kills all of them at once, as the kernel does when memory is short."""
         for process in self._processes:
             process.kill()
 
-    def outcomes(self, seconds: float = 120) -> list[Outcome]:
+    def outcomes(self, seconds: float = 600) -> list[Outcome]:
         """Waits for all of them."""
         found = []
         for rank, process in enumerate(self._processes):

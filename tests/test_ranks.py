@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,6 +67,19 @@ class TestRuns:
         assert output.startswith(f"wrote {out}: ")
         epochs = [line.split()[1] for line in errors.splitlines() if line.startswith("epoch")]
         assert epochs == [f"{epoch}/5" for epoch in range(1, 6)]
+
+    @pytest.mark.parametrize("head", [(), (6,)], ids=["pure", "head"])
+    def test_two_train_on_the_subsets_of_one(self, head: tuple[int, ...], path: Path, tmp_path: Path) -> None:
+        """Batches of 50: the second process begins within a sub-batch of 32."""
+        change: dict[str, Any] = {"head": head, "loss": "ce_hinge", "eps_train": 0.02} if head else {}
+        path.write_text(toml_of(replace(load_recipe(str(path)), neuron="sort_dist", keep=0.7, **change)))
+        command = ["train", str(path), "-o", str(tmp_path / "two.pt"), "--no-certify"]
+        processes = start_ranks(tmp_path, command, command)
+        expected = alone(path, tmp_path / "one.pt")
+        first, second = processes.outcomes()
+        assert first.code == 0, first
+        assert second == Outcome(0, "", "")
+        assert_close(tmp_path / "two.pt", expected)
 
     def test_a_run_of_one_is_resumed_by_two(self, path: Path, tmp_path: Path) -> None:
         out = tmp_path / "two.pt"

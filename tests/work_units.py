@@ -26,7 +26,7 @@ SHARED = {
         "plugins_trt/test_verify_golden_refusals.py",
     ),
     # The process that ranks are forked from, which takes seconds to import torch.
-    "ranks": ("test_ranks.py", "verify/test_resume.py", "verify/test_shards.py"),
+    "ranks": ("test_ranks.py", "training/test_resume.py", "verify/test_resume.py", "verify/test_shards.py"),
 }
 """Files that use one costly thing, and what it is."""
 
@@ -34,6 +34,8 @@ LONGEST = (
     "emulator",
     "kernels/cuda/test_compile.py",
     "test_packaging.py",
+    "ranks",
+    "kernels/test_native.py",
 )
 """What would leave the other workers without work if it came last."""
 

@@ -29,6 +29,7 @@ def share_batch_means(net: nn.Module, ranks: Ranks) -> None:
     for module in net.modules():
         if isinstance(module, MeanShift):
             module.batch_mean = lambda y: _sum(y.mean(0), ranks) / ranks.world
+            module.over_all = lambda sums: _sum(sums, ranks)
 
 
 def average_gradients(parameters: Sequence[nn.Parameter], loss: torch.Tensor, ranks: Ranks) -> torch.Tensor:

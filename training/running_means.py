@@ -3,7 +3,8 @@
 
 In training a layer's mean is that of the norm over subsets; what is deployed subtracts the mean of the sorted
 distance. So it is taken anew before the net is evaluated or saved: the plain average of the batch means, in one
-pass over the augmented training images, each layer's input shifted by the means of its own batch.
+pass over the augmented training images, each layer's input shifted by the means of its own batch, which on several
+processes is that of all of them.
 
 Source: Zhang et al., "Rethinking Lipschitz Neural Networks and Certified Robustness: A Boolean Function
 Perspective", NeurIPS 2022.
@@ -45,7 +46,7 @@ def _batch_means(net: LinfNet, images: torch.Tensor) -> list[torch.Tensor]:
     for layer in net.distances:
         x = layer.distance(x)
         if layer.mean_shift is not None:
-            means.append(x.mean(0))
+            means.append(layer.mean_shift.batch_mean(x))
             x = x - means[-1]
         x = x if layer.bias is None else x + layer.bias
     return means

@@ -61,6 +61,7 @@ class Trainer:
         self.batches = Batches(recipe, dataset, place)
         self.net = initial_net(recipe, dataset).to(place.device)
         share_batch_means(self.net, place.ranks)
+        self.net.share = place.ranks.rank, place.ranks.world
         self.scale = torch.nn.Parameter(torch.ones(1, device=place.device))
         on_device = place.graphs or place.device.type != "cpu"
         self.optimizer = initial_optimizer(recipe, self.net, self.scale)
@@ -146,11 +147,10 @@ class Trainer:
 
 def _check_place(recipe: Recipe, place: Place) -> None:
     """Refuses what the subsets of sorted distances cannot yet be trained on."""
-    world = place.ranks.world
-    if recipe.neuron == "sort_dist" and (place.device.type != "cpu" or place.graphs or world > 1):
+    if recipe.neuron == "sort_dist" and (place.device.type != "cpu" or place.graphs):
         raise RecipeError(
-            f"neuron is 'sort_dist', for {world} process{'es' * (world > 1)} on {place.device}; expected one on "
-            "cpu, where sorted distances are trained so far: use --device cpu, without torchrun"
+            f"neuron is 'sort_dist' on {place.device}; expected cpu, where sorted distances are trained so far: "
+            "use --device cpu"
         )
 
 

@@ -64,15 +64,18 @@ class MeanShift(nn.Module):
         running_mean: (units,) float32.
         batch_mean: Maps a batch (N, units) to its mean (units,). Training on several processes puts the mean over
             all their batches in its place.
+        over_all: Maps sums over a batch to themselves, or, on several processes, to those over all their batches.
     """
 
     running_mean: torch.Tensor
     batch_mean: Callable[[torch.Tensor], torch.Tensor]
+    over_all: Callable[[torch.Tensor], torch.Tensor]
 
     def __init__(self, units: int) -> None:
         super().__init__()
         self.register_buffer("running_mean", torch.zeros(units))
         self.batch_mean = _mean_of_rows
+        self.over_all = _unchanged
 
     def forward(self, y: torch.Tensor) -> torch.Tensor:
         """Maps (N, units) to (N, units)."""
@@ -295,3 +298,7 @@ def layer_of(spec: LayerSpec) -> nn.Module:
 
 def _mean_of_rows(y: torch.Tensor) -> torch.Tensor:
     return y.mean(0)
+
+
+def _unchanged(sums: torch.Tensor) -> torch.Tensor:
+    return sums

@@ -8,7 +8,7 @@ from torch import nn
 
 from linfdeploy.nets.layers import DistanceLayer, Linear, Normalize, SortDist, layer_of
 from linfdeploy.nets.spec import NetSpec
-from linfdeploy.nets.subsets import draw_subsets, features_of_subsets
+from linfdeploy.nets.subsets import draw_subsets, features_of_subsets, share_of_subsets
 
 __all__ = ["LinfNet"]
 
@@ -21,13 +21,17 @@ class LinfNet(nn.Module):
 
     Attributes:
         spec: What it is.
-        generator: Draws the subsets that sorted distances are trained with; None: torch's own.
+        generator: Draws the subsets that sorted distances are trained with; None: torch's own. On several
+            processes each draws those of all samples, with the same numbers.
+        share: This process's number, from 0, and how many there are, which have as many consecutive samples each
+            of a batch in training.
     """
 
     def __init__(self, spec: NetSpec) -> None:
         super().__init__()
         self.spec = spec
         self.generator: torch.Generator | None = None
+        self.share = 0, 1
         self.normalize = Normalize(spec.mean, spec.std)
         self.layers = nn.ModuleList(layer_of(layer) for layer in spec.layers)
 
@@ -53,8 +57,9 @@ class LinfNet(nn.Module):
         """
         x: torch.Tensor = self.normalize(images)
         if self.training and self.sorts:
-            subsets = draw_subsets(self.distances, len(x), self.generator)
-            return features_of_subsets(self.distances, x, subsets)
+            (number, world), count = self.share, len(x)
+            drawn = draw_subsets(self.distances, world * count, self.generator)
+            return features_of_subsets(self.distances, x, *share_of_subsets(drawn, number * count, count))
         for layer in self.distances:
             x = layer(x)
         return x

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -35,6 +36,53 @@ def test_bits_at_every_size(isa: str, around: tuple[int, int]) -> None:
     for size in SIZES:
         x, w, c = _case(size, *around, size)
         _assert_same_bits(sort_dist(x, w, c), oracles.sort_dist(x, w, c))
+
+
+# Enough rows and outputs for panels, with a rest of both; around blocks, stretches, and where blocks begin to pay.
+PANELS = (37, 21)
+MANY = [1, 7, 9, 40, 159, 160, 161, 257, 480, 513, 1024, 1025, 2100]
+
+
+def _weights(inputs: int) -> Iterator[Float32]:
+    for terms in (1, 4, 5, 10, 11, 32):
+        if terms <= inputs:
+            # Sums of the largest numbers stay below infinity.
+            yield np.random.default_rng(terms).random(terms).astype(np.float32) / np.float32(terms)
+
+
+@pytest.mark.parametrize("inputs", MANY)
+def test_bits_of_panels(isa: str, inputs: int) -> None:
+    rng = np.random.default_rng(inputs)
+    wild = [oracles.awkward_float32(rng, (rows, inputs)) for rows in PANELS]
+    equal = [rng.integers(-3, 4, (rows, inputs)).astype(np.float32) for rows in PANELS]
+    # The largest differences lie side by side, in few blocks, the last of which is not full.
+    rising = [np.sort(rng.normal(0, 5, (*PANELS[:1], inputs)).astype(np.float32)), equal[1]]
+    for x, w in (wild, equal, rising):
+        for c in _weights(inputs):
+            _assert_same_bits(sort_dist(x, w, c), oracles.sort_dist(x, w, c))
+
+
+@pytest.mark.parametrize("inputs", MANY)
+def test_bounds_of_panels_are_those_of_single_rows(isa: str, inputs: int) -> None:
+    rng = np.random.default_rng(inputs)
+    x, w = (rng.normal(0, 20, (rows, inputs)).astype(np.float32) for rows in PANELS)
+    lower, upper = x - rng.random(x.shape).astype(np.float32) * 9, x + rng.random(x.shape).astype(np.float32) * 9
+    for c in _weights(inputs):
+        found = sort_dist_bounds(lower, upper, w, c)
+        rows = [sort_dist_bounds(lower[n : n + 1], upper[n : n + 1], w, c) for n in range(len(x))]
+        for end, of_rows in zip(found, zip(*rows, strict=True), strict=True):
+            _assert_same_bits(end, np.concatenate(of_rows))
+
+
+@pytest.mark.parametrize("inputs", [9, 300, 1100])
+def test_a_nan_touches_its_own_row_alone(isa: str, inputs: int) -> None:
+    rng = np.random.default_rng(0)
+    x, w = (rng.normal(0, 5, (rows, inputs)).astype(np.float32) for rows in PANELS)
+    x[3, ::2], x[30] = np.nan, np.nan
+    c = float32(rng.random(9))
+    whole = np.isfinite(x).all(1)
+    for found in (sort_dist(x, w, c), *sort_dist_bounds(x, x, w, c)):
+        _assert_same_bits(found[whole], oracles.sort_dist(x[whole], w, c))
 
 
 def test_bits_with_several_threads(isa: str) -> None:

@@ -15,7 +15,7 @@ from linfdeploy.kernels.sort_dist import MOST_TERMS as KERNELS_MOST
 from linfdeploy.nets.layer_specs import MOST_TERMS, SortDistSpec
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.nets.spec import NetSpec
-from linfdeploy.nets.subsets import SUB_BATCH, Subsets, draw_subsets, features_of_subsets
+from linfdeploy.nets.subsets import SUB_BATCH, Subsets, draw_subsets, features_of_subsets, share_of_subsets
 from linfdeploy.training.running_means import renew_running_means
 
 BATCH = 2 * SUB_BATCH + 5
@@ -89,6 +89,20 @@ def test_layers_in_training_are_norms_over_what_is_kept(p: float) -> None:
             torch.testing.assert_close(layer.mean_shift.running_mean.double(), 0.1 * mean, atol=1e-5, rtol=0)
         y = y if layer.bias is None else y + layer.bias
     torch.testing.assert_close(found.double(), y, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, BATCH), (0, 23), (23, 23), (46, 23), (30, 2), (31, 38), (64, 5)])
+def test_a_share_has_the_subsets_that_its_samples_have_in_the_batch(first: int, count: int) -> None:
+    subsets = draw_subsets(make().distances, BATCH, torch.Generator().manual_seed(3))
+    share, sizes = share_of_subsets(subsets, first, count)
+    assert sum(sizes) == count
+    assert share[0] is None
+    for mine, whole in zip(share[1:], subsets[1:], strict=True):
+        assert mine is not None
+        assert whole is not None
+        found = mine.repeat_interleave(torch.tensor(sizes), 0)
+        expected = whole.repeat_interleave(SUB_BATCH, 0)[first : first + count]
+        assert torch.equal(found, expected)
 
 
 def test_a_net_trains_on_subsets_and_is_evaluated_as_the_sorted_sum() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import mock_nvinfer
@@ -21,15 +22,27 @@ def flags(headers: Path, *others: str) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def plugin(builds: Builds, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The plugins' library with kernels on the emulator; one for all releases, as on a device."""
-    kernels = builds("address,undefined")
-    kernels.compiled(kernels.launchers())
-    folder = tmp_path_factory.mktemp("plugin")
-    build = Emulated(folder, sanitize=kernels.sanitize, flags=(*kernels.flags, *flags(HEADERS[0])))
-    build.adopt(kernels)
+def emulated_plugins(builds: Builds, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Emulated]:
+    """Makes the plugins' library, `libplugin.so`, with kernels on the emulator and the headers of a release."""
     runtime = Path(__file__).parent / "emulated_runtime.cpp"
-    return build.library("libplugin.so", [*sorted(PLUGINS.glob("*.cpp")), runtime])
+
+    @cache
+    def made(headers: Path) -> Emulated:
+        kernels = builds("address,undefined")
+        kernels.compiled(kernels.launchers())
+        folder = tmp_path_factory.mktemp("plugin")
+        build = Emulated(folder, sanitize=kernels.sanitize, flags=(*kernels.flags, *flags(headers)))
+        build.adopt(kernels)
+        build.library("libplugin.so", [*sorted(PLUGINS.glob("*.cpp")), runtime])
+        return build
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def plugin(emulated_plugins: Callable[[Path], Emulated]) -> Path:
+    """The library that runs with verify_golden; one for all releases, as on a device."""
+    return emulated_plugins(HEADERS[0]).folder / "libplugin.so"
 
 
 @pytest.fixture(scope="session", params=HEADERS, ids=[version_of(folder) for folder in HEADERS])

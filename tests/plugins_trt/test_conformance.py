@@ -9,33 +9,20 @@ from pathlib import Path
 
 import pytest
 from emulated import Emulated, run
-from trt_headers import HEADERS, HOW, PLUGINS, cuda_headers, version_of
+from trt_headers import HEADERS, HOW, PLUGINS, cuda_headers
 
 from linfdeploy.engines.trt.library import PluginLibrary
 
-Builds = Callable[[str], Emulated]
 pytestmark = [
     pytest.mark.skipif(not HEADERS, reason=f"there are no headers of TensorRT: {HOW}"),
     pytest.mark.skipif(cuda_headers() is None, reason="there are no headers of CUDA: install its toolkit"),
 ]
 
 
-@pytest.fixture(params=HEADERS, ids=[version_of(folder) for folder in HEADERS])
-def build(request: pytest.FixtureRequest, builds: Builds, tmp_path: Path) -> Emulated:
-    """The kernels on the emulator, and headers of a release of TensorRT to compile plugins with."""
-    kernels = builds("address,undefined")
-    kernels.compiled(kernels.launchers())
-    headers = f"-isystem{request.param}", f"-isystem{cuda_headers()}"
-    with_headers = Emulated(tmp_path, sanitize=kernels.sanitize, flags=(*kernels.flags, *headers))
-    with_headers.adopt(kernels)
-    return with_headers
-
-
-def test_all_checks(build: Emulated) -> None:
-    runtime = Path(__file__).parent / "emulated_runtime.cpp"
-    plugin = build.library("libplugin.so", [*sorted(PLUGINS.glob("*.cpp")), runtime])
+def test_all_checks(headers: Path, emulated_plugins: Callable[[Path], Emulated]) -> None:
+    build = emulated_plugins(headers)
     suite = build.program_without_kernels("conformance", sorted((PLUGINS / "conformance").glob("*.cpp")))
-    done = run(suite, plugin)
+    done = run(suite, build.folder / "libplugin.so")
     assert done.returncode == 0, done.stdout + done.stderr
     checks, failures = map(int, re.findall(r"(\d+) checks, (\d+) failures", done.stdout)[0])
     assert failures == 0

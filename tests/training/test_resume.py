@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rank_processes import RankProcesses, start_ranks
 
 from linfdeploy.cli import main
 from linfdeploy.nets.checkpoint import load_checkpoint
@@ -47,32 +48,27 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def start(recipe: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+def command(recipe: Path, out: Path, *options: str) -> list[str]:
     # Exporting costs more than all of the training here.
-    command = [sys.executable, "-m", "linfdeploy", "train", str(recipe), "-o", str(out), "--no-certify", *options]
-    # One thread: several wait for each other at every layer, which takes long on a machine that does other things.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return ["train", str(recipe), "-o", str(out), "--no-certify", *options]
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    return output
+def finish(process: RankProcesses) -> str:
+    (outcome,) = process.outcomes()
+    assert outcome.code == 0, outcome.err
+    return outcome.out
 
 
-def kill_after_new_state(process: subprocess.Popen[str], state: Path, delay: float) -> bool:
+def kill_after_new_state(process: RankProcesses, state: Path, delay: float) -> bool:
     """Waits until the state is renewed, then `delay` seconds, and kills. Returns whether it still ran."""
     before = state.stat().st_mtime_ns if state.exists() else 0
-    deadline = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline:
+    while process.running:
         if state.exists() and state.stat().st_mtime_ns != before:
             time.sleep(delay)
             break
         time.sleep(0.005)
     process.kill()
-    process.communicate()
-    return process.returncode == -signal.SIGKILL
+    return process.outcomes()[0].code == -signal.SIGKILL
 
 
 def terminate(process: subprocess.Popen[str]) -> str:
@@ -80,7 +76,7 @@ def terminate(process: subprocess.Popen[str]) -> str:
     for _ in range(10):
         process.terminate()
         try:
-            return process.communicate(timeout=5)[1]
+            return process.communicate(timeout=60)[1]
         except subprocess.TimeoutExpired:
             continue
     raise AssertionError("the process does not end")
@@ -88,16 +84,17 @@ def terminate(process: subprocess.Popen[str]) -> str:
 
 def test_killed_and_resumed_ends_with_the_same_bits(recipe: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole.pt", tmp_path / "broken.pt"
-    assert "wrote" in finish(start(recipe, whole))
+    assert "wrote" in finish(start_ranks(tmp_path, command(recipe, whole)))
     state = tmp_path / "broken.pt.state"
     rng = random.Random(4)
     kills = 0
     for _ in range(3):
         options = ["--resume"] if state.exists() else []
-        kills += kill_after_new_state(start(recipe, broken, *options), state, rng.uniform(0, 0.3))
+        process = start_ranks(tmp_path, command(recipe, broken, *options))
+        kills += kill_after_new_state(process, state, rng.uniform(0, 0.3))
         assert not broken.exists()
     assert kills == 3
-    finish(start(recipe, broken, "--resume"))
+    finish(start_ranks(tmp_path, command(recipe, broken, "--resume")))
     first, second = (load_checkpoint(path).net.state_dict() for path in (whole, broken))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -140,8 +137,15 @@ def test_wrong_use_is_one_line_and_status_2(
 def test_an_interrupted_run_can_be_resumed(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "ckpt.pt"
     state = tmp_path / "ckpt.pt.state"
-    process = start(recipe, out, "--set", "epochs=20000")
-    deadline = time.monotonic() + 60
+    process = subprocess.Popen(
+        [sys.executable, "-m", "linfdeploy", *command(recipe, out, "--set", "epochs=20000")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Several threads wait for each other at every layer, which takes long on a machine that does other things.
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 600
     while process.poll() is None and not state.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     errors = terminate(process)

@@ -29,12 +29,14 @@ def test_program(build: Emulated, cpu_kernels: list[Path]) -> Path:
 test_program.__test__ = False  # type: ignore[attr-defined]
 
 
-# Random shapes and their largest size. Sanitizers are slow, and see a fault on small shapes as well. In 3 * 4 * 11
-# shapes every power comes with every alignment and in every way to call its kernels.
+# Random shapes and their largest size. In 3 * 4 * 11 shapes every power comes with every alignment and in every
+# way to call its kernels; 160 is more than a tile of each, and a few shapes have three tiles either way.
+# Sanitizers are slow, and see a fault on small shapes as well.
 @pytest.mark.parametrize(
     ("sanitizer", "shapes", "largest"),
     [
-        ("", 132, 300),
+        ("", 132, 160),
+        ("", 12, 300),
         ("address,undefined", 33, 100),
         ("thread", 11, 70),
         pytest.param("", 300, 300, marks=pytest.mark.thorough),
