@@ -189,9 +189,7 @@ def test_large_values_get_the_finest_grid_that_holds_them(factor: float) -> None
 
 
 def test_values_too_large_for_any_grid_are_refused() -> None:
-    with pytest.raises(
-        ExportError, match=r"where the grid of 2\^-12 allows 4096: use --precision fp32"
-    ):
+    with pytest.raises(ExportError, match=r"where the grid of 2\^-12 allows 4096: use --precision fp32"):
         pixel_net_from_net(larger(2.0**14), "exact", None)
 
 
