@@ -18,6 +18,7 @@ __all__ = [
     "awkward_float32",
     "bits",
     "exact_linf_dist",
+    "exact_linf_dist_conv",
     "exact_net",
     "exact_sort_dist",
     "float32",
@@ -96,6 +97,29 @@ def linf_dist_grads(x: Float32, w: Float32, grad_y: Float32) -> tuple[Float64, F
 def exact_linf_dist(x: list[Fraction], w: list[Fraction]) -> Fraction:
     """The real-number l_inf distance of two vectors."""
     return max(abs(a - b) for a, b in zip(x, w, strict=True))
+
+
+def exact_linf_dist_conv(
+    image: list[list[list[Fraction]]], filters: list[list[list[list[Fraction]]]], stride: int, padding: int
+) -> list[list[list[Fraction]]]:
+    """The real-number distances of every window of an image (C, H, W) to filters (O, C, k, k), (O, H', W')."""
+    kernel, height, width = len(filters[0][0]), len(image[0]), len(image[0][0])
+
+    def pixel(channel: int, row: int, column: int) -> Fraction:
+        inside = 0 <= row < height and 0 <= column < width
+        return image[channel][row][column] if inside else Fraction(0)
+
+    def distance(weights: list[list[list[Fraction]]], top: int, left: int) -> Fraction:
+        return max(
+            abs(pixel(c, top + k, left + m) - weights[c][k][m])
+            for c in range(len(image))
+            for k in range(kernel)
+            for m in range(kernel)
+        )
+
+    tops = range(-padding, height + padding - kernel + 1, stride)
+    lefts = range(-padding, width + padding - kernel + 1, stride)
+    return [[[distance(weights, top, left) for left in lefts] for top in tops] for weights in filters]
 
 
 def sort_dist(x: Float32, w: Float32, c: Float32) -> Float32:

@@ -2,8 +2,9 @@
 """Training as the papers write it, a second time: in float64, by broadcasting, with gradients derived by hand.
 
 Shares no line with the package and imports none of it. A net is a list of dictionaries of arrays: layers of
-distances have `weight` and either `mean` (hidden) or `bias` (the last of a pure net), linear ones `weight`, `bias`
-and `linear`. Layers of sorted distances are trained on subsets of their inputs, which are given as masks.
+distances have `weight` and either `mean` (hidden) or `bias` (the last of a pure net), convolutions also `conv`,
+(C, H, W, kernel, stride, padding), linear ones `weight`, `bias` and `linear`. Layers of sorted distances are
+trained on subsets of their inputs, which are given as masks.
 """
 
 from __future__ import annotations
@@ -176,31 +177,91 @@ def gradients(
     behind = [*before[1:], all_kept]
     inputs, means = [], []
     for layer, mine, next_one in zip(distances, before, behind, strict=True):
-        inputs.append(x)
-        u, _ = _distance(x, layer["weight"], p, mine)
+        rows = _windows_of(layer, x)
+        inputs.append(rows)
+        places = len(rows) // len(x)
+        u, _ = _distance(rows, layer["weight"], p, np.repeat(mine, places, 0))
         if "mean" in layer:
-            count = next_one.sum(0)
-            mean = (u * next_one).sum(0) / np.maximum(count, 1)
+            keeping = np.repeat(next_one, places, 0)
+            count = keeping.sum(0)
+            mean = (u * keeping).sum(0) / np.maximum(count, 1)
             means.append(np.where(count > 0, mean, layer["mean"]))
-            x = u - mean
+            x = _images_of(layer, u - mean)
         else:
             means.append(None)
-            x = u + layer["bias"]
+            x = _images_of(layer, u + layer["bias"])
     value, by_features, of_head, by_scale = (_through_head if head else _negated)(head, x, y, loss, eps, lam, s)
     grads: list[dict[str, Array]] = []
     sizes: list[Array] = []
     reach = np.abs(by_features)
     for layer, z, mine, next_one in zip(distances[::-1], inputs[::-1], before[::-1], behind[::-1], strict=True):
-        _, slope = _distance(z, layer["weight"], p, mine)
+        places = len(z) // len(by_features)
+        keeping = np.repeat(next_one, places, 0)
+        _, slope = _distance(z, layer["weight"], p, np.repeat(mine, places, 0))
+        by_features, reach = _by_place(layer, by_features), _by_place(layer, reach)
         by_bias = by_features.sum(0)
         if "mean" in layer:
-            share = next_one / np.maximum(next_one.sum(0), 1)
+            share = keeping / np.maximum(keeping.sum(0), 1)
             by_features, reach = by_features - share * by_features.sum(0), reach + share * reach.sum(0)
         pull, size = by_features[:, :, None] * slope, reach[:, :, None] * np.abs(slope)
         grads.insert(0, {"weight": -pull.sum(0)} | ({} if "mean" in layer else {"bias": by_bias}))
         sizes.insert(0, size.sum(0))
-        by_features, reach = pull.sum(1), size.sum(1)
+        by_features, reach = _by_pixel(layer, pull.sum(1)), _by_pixel(layer, size.sum(1))
     return Gradients(value, grads + of_head, sizes, means, by_scale)
+
+
+def _places_of(layer: Layer) -> list[list[int]]:
+    """Which value of a flat image each window holds, place by place; -1 is a zero beside it."""
+    channels, height, width, kernel, stride, padding = layer["conv"]
+    places = []
+    for top in range(-padding, height + padding - kernel + 1, stride):
+        for left in range(-padding, width + padding - kernel + 1, stride):
+            window = [
+                (c * height + row) * width + column if 0 <= row < height and 0 <= column < width else -1
+                for c in range(channels)
+                for row in range(top, top + kernel)
+                for column in range(left, left + kernel)
+            ]
+            places.append(window)
+    return places
+
+
+def _windows_of(layer: Layer, x: Array) -> Array:
+    """The rows that a layer looks at, of flat images (N, I)."""
+    if "conv" not in layer:
+        return x
+    padded = np.concatenate([x, np.zeros((len(x), 1))], axis=1)
+    places = _places_of(layer)
+    return np.asarray([row[place] for row in padded for place in places])
+
+
+def _images_of(layer: Layer, rows: Array) -> Array:
+    """Flat images, channel by channel, of rows that are places of images."""
+    if "conv" not in layer:
+        return rows
+    places = rows.reshape(-1, len(_places_of(layer)), rows.shape[1])
+    return np.stack([image.T.reshape(-1) for image in places])
+
+
+def _by_place(layer: Layer, flat: Array) -> Array:
+    """What `_images_of` was given, of what it returned."""
+    if "conv" not in layer:
+        return flat
+    channels = len(layer["weight"])
+    return np.concatenate([image.reshape(channels, -1).T for image in flat])
+
+
+def _by_pixel(layer: Layer, rows: Array) -> Array:
+    """The sum over all windows that hold a pixel, of what each gives to it."""
+    if "conv" not in layer:
+        return rows
+    places = _places_of(layer)
+    images = rows.reshape(-1, len(places), rows.shape[1])
+    flat = np.zeros((len(images), math.prod(layer["conv"][:3]) + 1))
+    for place, window in enumerate(places):
+        for term, pixel in enumerate(window):
+            flat[:, pixel] += images[:, place, term]
+    return flat[:, :-1]
 
 
 def _distance(x: Array, w: Array, p: float, kept: Array) -> tuple[Array, Array]:

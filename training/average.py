@@ -20,7 +20,10 @@ __all__ = ["average_gradients", "share_batch_means"]
 
 
 def share_batch_means(net: nn.Module, ranks: Ranks) -> None:
-    """Lets every mean shift of a net subtract the mean over the images of all ranks, with its gradient."""
+    """Lets every mean shift of a net subtract the mean over the images of all ranks, with its gradient.
+
+    Of a convolution it is one over images and places: each rank has equally many of both.
+    """
     if ranks.world == 1:
         return
     for module in net.modules():

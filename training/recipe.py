@@ -38,6 +38,9 @@ class Recipe:
         eps_test: The radius at which the net is certified.
         eps_train: The radius of the loss's margins: half the margin, in pixels, at which a hinge is satisfied.
         hidden: Units of each hidden layer of distances.
+        conv: Filters of each convolution of distances in front of the hidden layers, with windows of 3 x 3 and the
+            mean pixel around the image; empty: no convolutions.
+        conv_strides: How far each convolution's window moves; empty: one pixel.
         epochs: Passes over the training images.
         batch_size: Images in a step; what is left of an epoch is dropped.
         late_batch_size: Images in a step from `late_from_epoch` on, when less noise is worth more than steps;
@@ -111,6 +114,8 @@ class Recipe:
     keep: float = 1.0
     terms: int = 10
     head: tuple[int, ...] = ()
+    conv: tuple[int, ...] = ()
+    conv_strides: tuple[int, ...] = ()
     identity_init: float = 10.0
     weight_std: float = 1.0
     scale_lr: float = 0.006
@@ -148,6 +153,11 @@ class Recipe:
     def learns_scale(self) -> bool:
         """Whether a cross-entropy of the scaled logits is part of the loss."""
         return self.loss in {"mixture", "ce_hinge"}
+
+    @property
+    def convolutions(self) -> tuple[tuple[int, int], ...]:
+        """Filters and stride of each convolution."""
+        return tuple(zip(self.conv, self.conv_strides or (1,) * len(self.conv), strict=True))
 
     def batch_size_in(self, epoch: int) -> int:
         """Returns how many images a step of an epoch has, counted from 0."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["RULES", "check_fields", "check_together"]
 
 MAX_WIDTH = 2**20
+MAX_STRIDE = 64
 
 # What each loss has a use for, among the fields that not all of them use; the others keep the value that is off.
 USED_BY = {
@@ -59,6 +60,8 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "eps_train": (_is_positive, "a positive number"),
     "hidden": UNITS,
     "head": UNITS,
+    "conv": UNITS,
+    "conv_strides": (lambda value: all(1 <= step <= MAX_STRIDE for step in value), f"steps of 1 to {MAX_STRIDE}"),
     "neuron": _one_of("linf_dist", "sort_dist"),
     "keep": (lambda value: 0 < value <= 1, "a probability above 0 and at most 1"),
     "terms": (_between(1, MOST_TERMS), f"1 to {MOST_TERMS}"),
@@ -117,7 +120,7 @@ def check_together(recipe: Recipe) -> None:
     Raises:
         RecipeError: Naming the fields, what was found and what was expected.
     """
-    for check in (_check_epochs, _check_loss, _check_eps, _check_neuron):
+    for check in (_check_epochs, _check_loss, _check_eps, _check_neuron, _check_convolutions):
         check(recipe)
 
 
@@ -181,6 +184,19 @@ def _check_neuron(recipe: Recipe) -> None:
         raise RecipeError(
             f"keep is {recipe.keep} and terms {recipe.terms} with neuron 'linf_dist', which makes no use of them; "
             "expected 1.0 and 10, or neuron 'sort_dist'"
+        )
+
+
+def _check_convolutions(recipe: Recipe) -> None:
+    if recipe.conv_strides and len(recipe.conv_strides) != len(recipe.conv):
+        raise RecipeError(
+            f"conv_strides is {recipe.conv_strides} with {len(recipe.conv)} convolutions; expected a step for "
+            "each, or none"
+        )
+    if recipe.conv and recipe.neuron == "sort_dist":
+        raise RecipeError(
+            "neuron is 'sort_dist' with convolutions, which are of l_inf distances; expected neuron 'linf_dist', "
+            "or no conv"
         )
 
 

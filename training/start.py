@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from linfdeploy.nets.layers import LinfDistConv
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.nets.spec import NetSpec
 from linfdeploy.training.augment import Augmentation
@@ -22,7 +23,13 @@ def initial_net(recipe: Recipe, dataset: Dataset) -> LinfNet:
     channels = dataset.images.shape[1]
     height, width = Augmentation.of(recipe).size(*dataset.images.shape[2:])
     spec = NetSpec.mlp(
-        (channels, height, width), dataset.mean, dataset.std, recipe.hidden, dataset.classes, recipe.head or None
+        (channels, height, width),
+        dataset.mean,
+        dataset.std,
+        recipe.hidden,
+        dataset.classes,
+        recipe.head or None,
+        recipe.convolutions,
     )
     if recipe.neuron == "sort_dist":
         spec = spec.sorting(recipe.keep, recipe.terms)
@@ -63,11 +70,15 @@ def initial_optimizer(recipe: Recipe, net: LinfNet, scale: torch.nn.Parameter) -
 def _start_with(net: LinfNet, std: float, identity: float) -> None:
     """Sets the deviation of normal weights, and lets each output copy an input, unless `identity` is 0.
 
-    `|x_i + identity|` dominates as long as |x| stays small beside `identity`.
+    `|x_i + identity|` dominates as long as |x| stays small beside `identity`. Of a convolution the input is a
+    channel, in the middle of the window.
     """
     for layer in net.distances:
         layer.weight.mul_(std)
-        outputs, inputs = layer.weight.shape
+        outputs, taps = len(layer.weight), 1
+        if isinstance(layer, LinfDistConv):
+            taps = layer.window.kernel**2
+        inputs = layer.weight.shape[1] // taps
         if identity and inputs <= outputs:
             rows = torch.arange(outputs)
-            layer.weight[rows, rows % inputs] = -identity
+            layer.weight[rows, rows % inputs * taps + taps // 2] = -identity

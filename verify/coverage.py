@@ -30,6 +30,7 @@ class Coverage:
 
     def __init__(self, net: PixelNet) -> None:
         self._evaluator = ReferenceEngine(net)
+        self._layers = net.layers
         self._attained = [np.zeros(layer.weight.shape, np.bool_) for layer in net.layers]
         self._reached = [np.zeros(layer.weight.shape, np.bool_) for layer in net.layers]
         self.images = 0
@@ -51,19 +52,23 @@ class Coverage:
 
     def _add(self, images: Images) -> Flags:
         attaining = list(self._evaluator.attaining(images))
-        for seen, index in zip(self._attained, attaining, strict=True):
-            seen[np.arange(len(seen)), index] = True
+        for layer, seen, terms in zip(self._layers, self._attained, attaining, strict=True):
+            seen[np.arange(layer.outputs) // layer.positions, terms] = True
         fresh = np.zeros(len(images), np.bool_)
-        outputs = np.broadcast_to(np.arange(len(self._reached[-1])), attaining[-1].shape)
-        for reached, index in zip(reversed(self._reached), reversed(attaining), strict=True):
-            inputs = np.take_along_axis(index, outputs, 1)
-            fresh |= ~reached[outputs, inputs].all(1)
-            reached[outputs, inputs] = True
-            outputs = inputs
+        outputs = np.broadcast_to(np.arange(self._layers[-1].outputs), attaining[-1].shape)
+        steps = zip(reversed(self._layers), reversed(self._reached), reversed(attaining), strict=True)
+        for layer, reached, terms in steps:
+            # Where a path has come to a zero beside an image it ends.
+            goes_on = outputs < layer.outputs
+            outputs = np.where(goes_on, outputs, 0)
+            columns, rows = np.take_along_axis(terms, outputs, 1), outputs // layer.positions
+            fresh |= (goes_on & ~reached[rows, columns]).any(1)
+            reached[rows[goes_on], columns[goes_on]] = True
+            outputs = np.where(goes_on, layer.sources(outputs, columns), layer.inputs)
         self.images += len(images)
         return fresh
 
 
 def operations(net: PixelNet) -> int:
     """Returns how many differences one image takes."""
-    return sum(layer.weight.size for layer in net.layers)
+    return sum(layer.weight.size * layer.positions for layer in net.layers)

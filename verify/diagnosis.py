@@ -10,7 +10,7 @@ import numpy as np
 from linfdeploy.engines.base import Images, Logits
 from linfdeploy.engines.reference import ReferenceEngine, roundings_of
 from linfdeploy.kernels import linf_dist, sort_dist
-from linfdeploy.onnx.pixel_net import PixelLayer, PixelNet
+from linfdeploy.onnx.pixel_net import PixelNet
 
 __all__ = ["diagnose"]
 
@@ -72,9 +72,11 @@ def _half_precision(net: PixelNet, images: Images, found: Logits) -> str | None:
     if net.format == np.float16 or net.sorts:
         return None
     layers = tuple(
-        PixelLayer(layer.weight.astype(np.float16), layer.bias.astype(np.float16)) for layer in net.layers
+        replace(layer, weight=layer.weight.astype(np.float16), bias=layer.bias.astype(np.float16))
+        for layer in net.layers
     )
-    half = replace(net, layers=layers, grid=None)
+    centre = None if net.centre is None else net.centre.astype(np.float16)
+    half = replace(net, layers=layers, grid=None, centre=centre)
     # Few images rule most roundings out.
     few = slice(None, FEW)
     for rounding in roundings_of(half):
@@ -101,15 +103,11 @@ def _dropped_column(net: PixelNet, images: Images, found: Logits) -> str | None:
 
 def _without_column(net: PixelNet, dropped: set[int], images: Images) -> Logits:
     """Evaluates the net, per-op, without the last input of some layers."""
-    x = images.reshape(len(images), -1).astype(np.float32)
+    x = images.reshape(len(images), -1).astype(np.float32) - net.input_centre
     for index, layer in enumerate(net.layers):
-        weight, bias = layer.weight.astype(np.float32), layer.bias.astype(np.float32)
         kept = slice(None, -1) if index in dropped else slice(None)
-        distance = (
-            linf_dist(x[:, kept], weight[:, kept])
-            if layer.sort is None
-            else sort_dist(x[:, kept], weight[:, kept], layer.sort, net.grid)
-        )
-        x = distance.astype(net.format) + bias.astype(net.format)
+        rows, weight = layer.rows(x)[:, kept], layer.weight.astype(np.float32)[:, kept]
+        distance = linf_dist(rows, weight) if layer.sort is None else sort_dist(rows, weight, layer.sort, net.grid)
+        x = layer.flat(distance).astype(net.format) + layer.output_bias.astype(net.format)
         x = x.astype(np.float32)
     return -x

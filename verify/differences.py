@@ -33,6 +33,8 @@ def weight_differences(found: PixelNet, expected: PixelNet) -> tuple[Violation, 
 
 
 def _layer_differences(found: PixelNet, expected: PixelNet) -> Iterator[Violation]:
+    if not np.array_equal(found.input_centre, expected.input_centre):
+        yield Violation("weights", "the centre that is subtracted from the pixels differs")
     for index, (ours, theirs) in enumerate(zip(_layers(found), _layers(expected), strict=True)):
         if _bits(ours.bias) != _bits(theirs.bias):
             yield Violation("bias", _bias_difference(index, ours.bias, theirs.bias, expected.grid))
@@ -101,7 +103,7 @@ def _words(values: Array) -> npt.NDArray[np.unsignedinteger]:
 
 
 def _sizes(net: PixelNet) -> str:
-    return "-".join(str(size) for size in (net.inputs, *(layer.weight.shape[0] for layer in _layers(net))))
+    return "-".join(str(size) for size in (net.inputs, *(layer.outputs for layer in _layers(net))))
 
 
 def _layers(net: PixelNet) -> list[PixelLayer]:
@@ -110,5 +112,5 @@ def _layers(net: PixelNet) -> list[PixelLayer]:
     return [*net.layers, *(PixelLayer(*pair) for pair in head)]
 
 
-def _shapes(net: PixelNet) -> tuple[int, list[tuple[int, ...]]]:
-    return len(net.layers), [layer.weight.shape for layer in _layers(net)]
+def _shapes(net: PixelNet) -> tuple[int, list[tuple[object, ...]]]:
+    return len(net.layers), [(layer.weight.shape, layer.window) for layer in _layers(net)]

@@ -56,7 +56,8 @@ class JointBound:
         bias: (K,) float64.
         unit: Bound on the relative error of a rounding of the engine; 0 for an exact net, which has none.
         flush: Bound on the absolute error of an operation that flushes or underflows.
-        sorts: Whether the last layer has sorted distances, of which there is no joint bound: intervals stand.
+        sorts: Whether the last layer has sorted distances or is a convolution, of which there is no joint bound:
+            intervals stand.
     """
 
     weight: Reals
@@ -73,7 +74,7 @@ class JointBound:
         unit = 0.0 if exact else float(info.eps) / 2 * (1 + 2.0**-10)
         flush = 0.0 if exact else 4 * float(info.smallest_normal)
         weight, bias = last.weight.astype(np.float64), last.bias.astype(np.float64)
-        return cls(weight, bias, unit, flush, last.sort is not None)
+        return cls(weight, bias, unit, flush, last.sort is not None or last.window is not None)
 
     def gaps(self, box: Box, logits: Box, labels: Indices) -> Reals:
         """Bounds from below by how much each label's distance stays under all others, over boxes.

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from linfdeploy.engines.base import Images, Logits
 from linfdeploy.kernels import linf_dist_argmax, sort_dist
 from linfdeploy.onnx.mlp_head import MlpHead
-from linfdeploy.onnx.pixel_net import PixelNet
+from linfdeploy.onnx.pixel_net import PixelLayer, PixelNet
 
 __all__ = ["PathFinder", "Paths"]
 
@@ -35,7 +35,8 @@ class Paths:
 
     Attributes:
         pixels: (N, K) int64, the pixel that each logit hangs on, as an index into the flat image.
-        rising: (N, K) int64, +1 or -1: in which direction the pixel raises the logit.
+        rising: (N, K) int64, +1 or -1: in which direction the pixel raises the logit; 0 where the logit hangs on a
+            zero beside the image of a convolution, and `pixels` is of no meaning.
         weights: (N, K) float32, what the pixel is compared with; the logit's slope changes sign there.
     """
 
@@ -48,35 +49,46 @@ class PathFinder:
     """Follows attained maxima back to the pixels; roundings after a layer are left out."""
 
     def __init__(self, net: PixelNet) -> None:
-        self._head = net.head
-        self._layers = [
-            (layer.weight.astype(np.float32), layer.bias.astype(np.float32), layer.sort) for layer in net.layers
-        ]
-        self._grid = net.grid
+        self._net = net
+        self._weights = [layer.weight.astype(np.float32) for layer in net.layers]
 
     def find(self, images: Images) -> Paths:
         """Returns the paths' ends for images (N, C, H, W) uint8."""
-        x, steps = images.reshape(len(images), -1).astype(np.float32), []
-        for weight, bias, sort in self._layers:
-            y, index = linf_dist_argmax(x, weight)
-            if sort is not None:
-                y = sort_dist(x, weight, sort, self._grid)
-            # Which input each unit hangs on, and whether it rises or falls with it.
-            above = np.take_along_axis(x, index, 1) >= weight[np.arange(len(weight)), index]
-            steps.append((index, np.where(above, 1, -1)))
-            x = y + bias
+        centre = self._net.input_centre
+        x, steps = images.reshape(len(images), -1).astype(np.float32) - centre, []
+        for layer, weight in zip(self._net.layers, self._weights, strict=True):
+            y, terms, signs = self._attaining(layer, weight, x)
+            steps.append((layer, terms, signs))
+            x = y + layer.output_bias.astype(np.float32)
         unit, rising = self._of_logits(x)
-        last = unit
-        for index, sign in reversed(steps):
-            rising = rising * np.take_along_axis(sign, unit, 1)
-            last, unit = unit, np.take_along_axis(index, unit, 1)
-        return Paths(unit, rising, self._layers[0][0][last, unit])
+        compared = np.zeros(unit.shape, np.float32)
+        for layer, terms, signs in reversed(steps):
+            # A path that has come to a zero beside an image ends there: nothing moves it.
+            open_ends = unit < layer.outputs
+            unit = np.where(open_ends, unit, 0)
+            term = np.take_along_axis(terms, unit, 1)
+            rising = rising * np.where(open_ends, np.take_along_axis(signs, unit, 1), 0)
+            compared = layer.weight[unit // layer.positions, term].astype(np.float32)
+            unit = np.where(open_ends, layer.sources(unit, term), layer.inputs)
+        open_ends = unit < self._net.inputs
+        pixels = np.where(open_ends, unit, 0)
+        return Paths(pixels, np.where(open_ends, rising, 0), compared + centre[pixels])
+
+    def _attaining(self, layer: PixelLayer, weight: Logits, x: Logits) -> tuple[Logits, Indices, Indices]:
+        """Returns a layer's distances, which column of the weight each attains, and whether it rises or falls."""
+        rows = layer.rows(x)
+        y, index = linf_dist_argmax(rows, weight)
+        if layer.sort is not None:
+            y = sort_dist(rows, weight, layer.sort, self._net.grid)
+        above = np.take_along_axis(rows, index, 1) >= weight[np.arange(len(weight)), index]
+        return layer.flat(y), layer.flat(index), layer.flat(np.where(above, 1, -1))
 
     def _of_logits(self, x: Logits) -> tuple[Indices, Indices]:
         """Returns which of the last distance layer's outputs (N, F) each logit hangs on, (N, K), and how."""
-        if self._head is None:
+        head = self._net.head
+        if head is None:
             return np.broadcast_to(np.arange(x.shape[1]), x.shape), np.full(x.shape, -1)
-        parts = [_steepest(self._head, x[i : i + CHUNK]) for i in range(0, len(x), CHUNK)]
+        parts = [_steepest(head, x[i : i + CHUNK]) for i in range(0, len(x), CHUNK)]
         units, signs = zip(*parts, strict=True)
         return np.concatenate(units), np.concatenate(signs)
 

@@ -135,11 +135,36 @@ def _affordable(net: PixelNet, count: int) -> int:
     return max(min(count, SEARCH_OPERATIONS // operations(net)), 1)
 
 
+def _targets(net: PixelNet) -> npt.NDArray[np.float64]:
+    """Returns, for each row of the first layer, the pixels at distance 0 from it, (O, inputs).
+
+    Of a convolution it is the filter as a tile, laid so that the window in the middle shows just that.
+    """
+    layer, centre = net.layers[0], net.input_centre.astype(np.float64)
+    weight = layer.weight.astype(np.float64)
+    if (window := layer.window) is None:
+        return weight + centre
+    channels, *size = window.shape
+    tile = weight.reshape(-1, channels, window.kernel, window.kernel)
+    rows, columns = (
+        (np.arange(count) - places // 2 * window.stride + window.padding) % window.kernel
+        for count, places in zip(size, window.places, strict=True)
+    )
+    tiled: npt.NDArray[np.float64] = tile[:, :, rows[:, None], columns].reshape(len(weight), -1) + centre
+    return tiled
+
+
 def _nearest_images(net: PixelNet) -> Images:
     """Returns, for each row of the first layer, the image that is nearest to it, (O, I)."""
-    weight = net.layers[0].weight.astype(np.float64)
-    images: Images = np.clip(np.rint(weight), 0, PIXEL_MAX).astype(np.uint8)
+    images: Images = np.clip(np.rint(_targets(net)), 0, PIXEL_MAX).astype(np.uint8)
     return images
+
+
+def _pixels_of(net: PixelNet, columns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Returns which pixels columns of the first weight meet, a window's in the middle; `net.inputs` is none."""
+    layer = net.layers[0]
+    rows, places = (1, 1) if layer.window is None else layer.window.places
+    return layer.sources(np.full_like(columns, rows // 2 * places + places // 2), columns)
 
 
 def _covering_images(net: PixelNet, images: Images, coverage: Coverage, rng: np.random.Generator) -> Images:
@@ -175,6 +200,8 @@ def _single_weight_images(
 ) -> Images:
     """Returns images (P, C, H, W) on each of which one of `pairs` (output, input) of the first layer attains."""
     rows, columns = rng.permutation(pairs)[:count].T
+    columns = _pixels_of(net, columns)
+    rows, columns = rows[columns < net.inputs], columns[columns < net.inputs]
     flat = _nearest_images(net)[rows]
     flat[np.arange(len(rows)), columns] = _just_farthest(net, rows, columns)
     images: Images = flat.reshape(-1, *net.input_shape)
@@ -186,7 +213,7 @@ def _just_farthest(net: PixelNet, rows: npt.NDArray[np.int64], columns: npt.NDAr
 
     It exceeds the other pixels' distances by as little as it can: of small numbers the last bits show.
     """
-    weight = net.layers[0].weight.astype(np.float64)
+    weight = _targets(net)
     rest = np.abs(weight - _nearest_images(net)).max(1)[rows] + 1
     target = weight[rows, columns]
     above = target + rest <= PIXEL_MAX

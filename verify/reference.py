@@ -2,8 +2,9 @@
 """The checkpoint before deployment: its own predictions, and sound certificates of the real net it stands for.
 
 The certificates are computed with the checkpoint's weights in pixels, rounded to float32 but not snapped. That
-moves the real net by at most the sum of the layers' weight and bias roundings, and evaluating it rounds by at most
-`rounding_error`; both go into `slack`, so each certificate holds for the real net of the checkpoint itself.
+moves the real net by at most the sum of the layers' weight and bias roundings, and of what the centre in front of
+convolutions was rounded by; evaluating it rounds by at most `rounding_error`. All goes into `slack`, so each
+certificate holds for the real net of the checkpoint itself.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from linfdeploy.engines.reference import ReferenceEngine
 from linfdeploy.files import sha256_of
 from linfdeploy.nets.checkpoint import load_checkpoint
 from linfdeploy.nets.net import LinfNet
-from linfdeploy.onnx.chain import Chain
+from linfdeploy.onnx.chain import Centre, Chain
 from linfdeploy.onnx.export import pixel_net_from_chain
 from linfdeploy.onnx.mlp_head import MlpHead
 from linfdeploy.onnx.passes.fold import fold_head, fold_normalization, folding_error
@@ -81,7 +82,7 @@ class Reference:
         """
         net = self._real_net()
         slack = rounding_error(net, ranges := value_ranges(net)) + _weight_rounding(ranges)
-        slack += Fraction(folding_error(self._chain))
+        slack += Fraction(folding_error(self._chain)) + _centre_rounding(self._chain, net)
         if net.head is not None:
             return self._certified_head(net, images, levels, float(slack) * (1 + 2.0**-40))
         evaluator = ReferenceEngine(net)
@@ -128,6 +129,15 @@ def load_reference(path: Path) -> Reference:
     """
     checkpoint = load_checkpoint(path)
     return Reference(checkpoint.net, ReferenceFacts(str(path), sha256_of(path.read_bytes())))
+
+
+def _centre_rounding(chain: Chain, net: PixelNet) -> Fraction:
+    """Bounds how far rounding the centre moves the real net's logits, in pixels: what is beside images moves."""
+    step = fold_normalization(chain).steps[0]
+    if not isinstance(step, Centre) or net.centre is None:
+        return Fraction(0)
+    moved = float(np.abs(step.offset - net.centre.astype(np.float64)).max())
+    return Fraction(moved) * (1 + Fraction(1, 2**50))
 
 
 def _weight_rounding(ranges: Sequence[LayerRange]) -> Fraction:

@@ -18,7 +18,7 @@ from linfdeploy.engines.build import OpenedEngine
 from linfdeploy.engines.bundle.read import Bundle
 from linfdeploy.engines.roundings import name_of
 from linfdeploy.errors import DatasetError
-from linfdeploy.onnx.pixel_net import PIXEL_MAX, Floats, PixelNet
+from linfdeploy.onnx.pixel_net import PIXEL_MAX, PixelNet
 from linfdeploy.report.model import (
     Accuracy,
     Attack,
@@ -177,15 +177,15 @@ def _engine_facts(subject: Subject, conformance: ConformanceResult) -> EngineFac
         form=graph.options.form,
         variant=name_of(conformance.roundings),
         versions={"linfdeploy": __version__, **opened.engine.versions},
-        layers=tuple(LayerFacts(weight.shape[1], weight.shape[0]) for weight in _weights(graph.net)),
+        layers=tuple(_layer_facts(graph.net)),
         model_sha256=opened.manifest.model_sha256 if opened.manifest else None,
     )
 
 
-def _weights(net: PixelNet) -> Iterator[Floats]:
-    yield from (layer.weight for layer in net.layers)
+def _layer_facts(net: PixelNet) -> Iterator[LayerFacts]:
+    yield from (LayerFacts(layer.inputs, layer.outputs) for layer in net.layers)
     if net.head is not None:
-        yield from net.head.weights
+        yield from (LayerFacts(weight.shape[1], weight.shape[0]) for weight in net.head.weights)
 
 
 def _certified(flags: CertifiedFlags, correct: Flags, before: Before | None) -> Certified:

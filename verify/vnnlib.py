@@ -78,12 +78,17 @@ def verifier_model(net: PixelNet) -> ModelProto:
     Weights are those of the net, which float32 holds exactly; a layer is Unsqueeze, Sub, Abs, ReduceMax and Add.
 
     Raises:
-        ExportError: The net has sorted distances.
+        ExportError: The net has sorted distances or convolutions.
     """
     if net.sorts:
         raise ExportError(
             "the net has sorted distances, which other verifiers' layers (Sub, Abs, ReduceMax) cannot say; "
             "expected l_inf distances alone: verify it with linfdeploy"
+        )
+    if net.convolves:
+        raise ExportError(
+            "the net has l_inf-distance convolutions, which other verifiers' layers do not gather windows for; "
+            "expected dense layers alone: verify it with linfdeploy"
         )
     nodes = [helper.make_node("Flatten", ["image"], ["layer0.x"], name="flatten", axis=1)]
     constants = [numpy_helper.from_array(np.array([1], np.int64), "axes")]
@@ -139,7 +144,7 @@ def instance_files(net: PixelNet, data: TestSet, threat: Threat, form: InstanceF
 
     Raises:
         DatasetError: The net gets none of the images right.
-        ExportError: The net has a head or sorted distances.
+        ExportError: The net has a head, sorted distances or convolutions.
     """
     if net.head is not None:
         raise ExportError(

@@ -34,7 +34,7 @@ __all__ = ["command"]
     default="auto",
     show_default=True,
     help="function: the custom op, and its body for runtimes without it; op: without the body (TensorRT before "
-    "10.7); standard: no custom op at all.",
+    "10.7); standard: no custom op at all. auto: function; standard for convolutions in fp16.",
 )
 @click.option(
     "--radius", is_flag=True, help="The graph also outputs its label and its certified radius in pixels."

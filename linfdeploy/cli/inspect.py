@@ -13,6 +13,7 @@ from linfdeploy.cli.options import PATH, one_line
 from linfdeploy.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from linfdeploy.onnx.pixel_net import PixelLayer
     from linfdeploy.onnx.read import DeployedGraph
 
 __all__ = ["command"]
@@ -80,15 +81,22 @@ def _precision(graph: DeployedGraph) -> str:
     )
 
 
+def _kind(layer: PixelLayer) -> str:
+    sizes = f"{layer.inputs} -> {layer.outputs}"
+    if (window := layer.window) is not None:
+        shapes = " to ".join("x".join(map(str, s)) for s in (window.shape, (len(layer.weight), *window.places)))
+        moves = f"kernel {window.kernel}, stride {window.stride}, padding {window.padding}"
+        return f"LinfDistConv {sizes}, {shapes}, {moves}"
+    return f"LinfDist {sizes}" if layer.sort is None else f"SortDist of {len(layer.sort)} terms, {sizes}"
+
+
 def _layers(graph: DeployedGraph) -> Iterator[tuple[str, object]]:
     from linfdeploy.onnx.passes.ranges import rounding_error, value_ranges
 
     ranges = value_ranges(graph.net)
     yield "input", f"uint8 (N, {', '.join(map(str, graph.net.input_shape))})"
     for index, (layer, reach) in enumerate(zip(graph.net.layers, ranges, strict=True)):
-        outputs, inputs = layer.weight.shape
-        kind = "LinfDist" if layer.sort is None else f"SortDist of {len(layer.sort)} terms,"
-        yield f"layer {index}", f"{kind} {inputs} -> {outputs}, outputs within {reach.output:g} pixels"
+        yield f"layer {index}", f"{_kind(layer)}, outputs within {reach.output:g} pixels"
     if (head := graph.net.head) is not None:
         for index, weight in enumerate(head.weights):
             yield f"head {index}", f"Gemm {weight.shape[1]} -> {weight.shape[0]}, {weight.dtype}"

@@ -67,7 +67,9 @@ def export(
     except ModuleNotFoundError:
         raise MissingExtraError("export", "train") from None
     net = load_checkpoint(checkpoint).net
-    graph = GraphOptions(cast(Form, "function" if form == "auto" else form), radius, opset)
+    if form == "auto":
+        form = "standard" if precision == "fp16" and net.spec.convolves else "function"
+    graph = GraphOptions(cast(Form, form), radius, opset)
     options = ExportOptions(cast(Precision, precision), grid, graph)
     onnx_model = model_from_checkpoint_net(net, options, sha256_of(checkpoint.read_bytes()))
     data = onnx_model.SerializeToString(deterministic=True)

@@ -12,6 +12,7 @@ import numpy as np
 from linfdeploy.engines.base import Images, Logits
 from linfdeploy.engines.reference import ReferenceEngine
 from linfdeploy.errors import EngineError
+from linfdeploy.nets.windows import Window
 
 __all__ = ["PlainEngine", "check_evaluator"]
 
@@ -22,6 +23,12 @@ class PlainEngine(ReferenceEngine):
     def distance(self, x: Logits, w: Logits) -> Logits:
         """Returns the distances of rows, (N, O) float32, one row at a time."""
         return np.stack([np.abs(row - w).max(1) for row in x])
+
+    def convolution(self, x: Logits, w: Logits, window: Window) -> Logits:
+        """Returns the distances of windows of flat images, each window a row."""
+        images = np.pad(x.reshape(-1, *window.shape), [(0, 0), (0, 0), *[(window.padding, window.padding)] * 2])
+        columns = [self.distance(_window_at(images, place, window), w) for place in np.ndindex(*window.places)]
+        return np.stack(columns, axis=2).reshape(len(x), -1)
 
     def distance_bounds(self, lower: Logits, upper: Logits, w: Logits) -> tuple[Logits, Logits]:
         """Returns the smallest and the largest distance over boxes, (N, O) float32 each."""
@@ -75,6 +82,13 @@ def check_evaluator(evaluator: ReferenceEngine, images: Images, lower: Images, u
                 f"the evaluator's {what} differ from plain numpy's in {different} of {ours.size} numbers; "
                 "expected none: this build or machine computes wrongly, nothing is judged with it: install again"
             )
+
+
+def _window_at(images: Logits, place: tuple[int, ...], window: Window) -> Logits:
+    """Returns what the window shows at one place of padded images, (N, terms)."""
+    top, left = (step * window.stride for step in place)
+    shown = images[:, :, top : top + window.kernel, left : left + window.kernel]
+    return shown.reshape(len(images), -1)
 
 
 def _ends(lower: Logits, upper: Logits, w: Logits) -> tuple[Logits, Logits]:

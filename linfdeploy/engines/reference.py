@@ -27,12 +27,14 @@ from linfdeploy.kernels import (
     linf_dist,
     linf_dist_argmax,
     linf_dist_bounds,
+    linf_dist_conv,
     sort_dist,
     sort_dist_argtop,
     sort_dist_bounds,
 )
+from linfdeploy.nets.windows import Window
 from linfdeploy.onnx.mlp_head import MlpHead
-from linfdeploy.onnx.pixel_net import PixelNet
+from linfdeploy.onnx.pixel_net import PixelLayer, PixelNet
 from linfdeploy.onnx.radius import radius_slack
 
 __all__ = ["PER_OP", "Hull", "ReferenceEngine", "Rounding", "evaluator_of", "roundings_of"]
@@ -40,6 +42,9 @@ __all__ = ["PER_OP", "Hull", "ReferenceEngine", "Rounding", "evaluator_of", "rou
 Indices: TypeAlias = npt.NDArray[np.int64]
 Flags: TypeAlias = npt.NDArray[np.bool_]
 Ends: TypeAlias = tuple[Logits, Logits]
+
+# Values of windows that are gathered at once for bounds.
+CELLS = 2**24
 
 
 class ReferenceEngine(Engine):
@@ -54,6 +59,7 @@ class ReferenceEngine(Engine):
         self.versions = {"numpy": np.__version__}
         operands = operands_of(net, rounding)
         self._weights, self._biases = operands.weights, operands.biases
+        self._centre = net.input_centre
         self._radius = radius
 
     def bounds(self, lower: Images, upper: Images) -> tuple[Logits, Logits]:
@@ -70,7 +76,7 @@ class ReferenceEngine(Engine):
 
     def last_inputs(self, lower: Images, upper: Images) -> tuple[Logits, Logits]:
         """Bounds what enters the last layer, over boxes of images; the ends are (N, I) float32 each."""
-        low, high = _flat(lower), _flat(upper)
+        low, high = self._flat(lower), self._flat(upper)
         for index in range(len(self._weights) - 1):
             low, high = self._layer_bounds(low, high, index)
         return low, high
@@ -98,28 +104,41 @@ class ReferenceEngine(Engine):
     def attaining(self, images: Images) -> Iterator[Indices]:
         """Yields, layer by layer, which input attains each output's distance, (N, O); the lowest of equal ones.
 
+        Of a convolution it is a column of the weight: `PixelLayer.sources` says which input that is.
         Of a sorted distance, which rests on several, it is the input of the largest difference.
         """
-        x = _flat(images)
-        for index, weight in enumerate(self._weights):
-            sort = self.net.layers[index].sort
-            if sort is None:
-                distance, attains = linf_dist_argmax(x, weight)
-            else:
-                distance, attains = self.sort_distance(x, weight, sort), sort_dist_argtop(x, weight, 1)[:, :, 0]
+        x = self._flat(images)
+        for index, (weight, layer) in enumerate(zip(self._weights, self.net.layers, strict=True)):
+            found = [self._attaining(layer, weight, x[part]) for part in _parts(layer, len(x))]
+            distance, attains = (np.concatenate(parts) for parts in zip(*found, strict=True))
             x = self._add(distance, self._biases[index], index)
             yield attains
 
-    def _layer_bounds(self, low: Logits, high: Logits, index: int) -> tuple[Logits, Logits]:
-        weight, sort = self._weights[index], self.net.layers[index].sort
-        if sort is None:
-            low, high = self.distance_bounds(low, high, weight)
+    def _attaining(self, layer: PixelLayer, weight: Logits, x: Logits) -> tuple[Logits, Indices]:
+        rows = layer.rows(x)
+        if layer.sort is None:
+            distance, attains = linf_dist_argmax(rows, weight)
         else:
-            low, high = self.sort_distance_bounds(low, high, weight, sort)
+            distance = self.sort_distance(rows, weight, layer.sort)
+            attains = sort_dist_argtop(rows, weight, 1)[:, :, 0]
+        return layer.flat(distance), layer.flat(attains)
+
+    def _layer_bounds(self, low: Logits, high: Logits, index: int) -> tuple[Logits, Logits]:
+        layer = self.net.layers[index]
+        ends = [self._distance_bounds(layer, low[part], high[part], index) for part in _parts(layer, len(low))]
+        low, high = (np.concatenate(end) for end in zip(*ends, strict=True))
         return self._add(low, self._biases[index], index), self._add(high, self._biases[index], index)
 
+    def _distance_bounds(self, layer: PixelLayer, low: Logits, high: Logits, index: int) -> tuple[Logits, Logits]:
+        rows, weight = (layer.rows(low), layer.rows(high)), self._weights[index]
+        if layer.sort is None:
+            low, high = self.distance_bounds(*rows, weight)
+        else:
+            low, high = self.sort_distance_bounds(*rows, weight, layer.sort)
+        return layer.flat(low), layer.flat(high)
+
     def _answer(self, images: Images) -> Answers:
-        x = _flat(images)
+        x = self._flat(images)
         for index, bias in enumerate(self._biases):
             x = self._add(self._distance(x, index), bias, index)
         if self.net.head is not None:
@@ -129,6 +148,12 @@ class ReferenceEngine(Engine):
     def distance(self, x: Logits, w: Logits) -> Logits:
         """Returns the distances of rows, (N, O) float32; see `linfdeploy.kernels.linf_dist`."""
         return linf_dist(x, w)
+
+    def convolution(self, x: Logits, w: Logits, window: Window) -> Logits:
+        """Returns the distances of windows of flat images; see `linfdeploy.kernels.linf_dist_conv`."""
+        images = x.reshape(-1, *window.shape)
+        filters = w.reshape(-1, window.shape[0], window.kernel, window.kernel)
+        return linf_dist_conv(images, filters, window.stride, window.padding).reshape(len(x), -1)
 
     def distance_bounds(self, lower: Logits, upper: Logits, w: Logits) -> tuple[Logits, Logits]:
         """Returns the distances' bounds over boxes; see `linfdeploy.kernels.linf_dist_bounds`."""
@@ -143,8 +168,17 @@ class ReferenceEngine(Engine):
         return sort_dist_bounds(lower, upper, w, c, self.net.grid)
 
     def _distance(self, x: Logits, index: int) -> Logits:
-        weight, sort = self._weights[index], self.net.layers[index].sort
-        return self.distance(x, weight) if sort is None else self.sort_distance(x, weight, sort)
+        layer, weight = self.net.layers[index], self._weights[index]
+        if layer.window is not None and layer.sort is None:
+            return self.convolution(x, weight, layer.window)
+        rows = layer.rows(x)
+        return layer.flat(
+            self.distance(rows, weight) if layer.sort is None else self.sort_distance(rows, weight, layer.sort)
+        )
+
+    def _flat(self, images: Images) -> Logits:
+        """Returns what enters the first layer, (N, I); a centre is such that its difference never rounds."""
+        return images.reshape(len(images), -1).astype(np.float32) - self._centre
 
     def _add(self, distance: Logits, bias: Logits, index: int) -> Logits:
         """Rounds the distance, adds the bias, rounds the sum, as the net's rounding says."""
@@ -223,5 +257,9 @@ def _head_logits(head: MlpHead, x: Logits) -> Logits:
     return x
 
 
-def _flat(images: Images) -> Logits:
-    return images.reshape(len(images), -1).astype(np.float32)
+def _parts(layer: PixelLayer, count: int) -> Iterator[slice]:
+    """Yields slices of so many inputs that their windows fit into memory, at least one."""
+    step = count or 1
+    if layer.window is not None:
+        step = max(CELLS // (layer.positions * layer.window.terms), 1)
+    yield from (slice(i, i + step) for i in range(0, count or 1, step))

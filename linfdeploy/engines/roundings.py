@@ -74,7 +74,7 @@ PER_OP = Rounding()
 
 @dataclass(frozen=True)
 class Operands:
-    """The constants that an engine computes with: of each layer (O, I) and (O,), float32."""
+    """The constants that an engine computes with: of each layer (O, I) and one bias an output, float32."""
 
     weights: tuple[Logits, ...]
     biases: tuple[Logits, ...]
@@ -106,7 +106,7 @@ def operands_of(net: PixelNet, rounding: Rounding) -> Operands:
     """Returns the constants of a net as an engine that follows `rounding` holds them."""
     layers = [_flushed_layer(layer) if "inputs" in rounding.flush else layer for layer in net.layers]
     weights = [layer.weight.astype(np.float32) for layer in layers]
-    biases = [layer.bias.astype(np.float32) for layer in layers]
+    biases = [layer.output_bias.astype(np.float32) for layer in layers]
     if rounding.folded:
         dtype = net.format if rounding.bias else np.float32
         for index, bias in enumerate(biases[:-1]):
@@ -120,7 +120,9 @@ def _family(net: PixelNet) -> Iterator[Rounding]:
     """Yields every order and rounding; folding and flushing are not combined."""
     flags = (True, False) if net.format == np.float16 else (True,)
     flushes = FLUSHES if _may_be_subnormal(net) else FLUSHES[:1]
-    for flush, folded in [(flush, False) for flush in flushes] + [(FLUSHES[0], True)]:
+    # Behind a bias that was folded away, the zeros beside an image would be others.
+    folding = [] if net.convolves else [(FLUSHES[0], True)]
+    for flush, folded in [(flush, False) for flush in flushes] + folding:
         for distance, bias, last_distance, last_bias in product(flags, repeat=len(PLACES)):
             yield Rounding(distance, bias, last_distance, last_bias, folded, flush)
 
@@ -152,7 +154,8 @@ def _may_be_subnormal(net: PixelNet) -> bool:
 
 
 def _flushed_layer(layer: PixelLayer) -> PixelLayer:
-    return PixelLayer(flushed(layer.weight, layer.weight.dtype), flushed(layer.bias, layer.bias.dtype), layer.sort)
+    weight, bias = (flushed(values, values.dtype) for values in (layer.weight, layer.bias))
+    return replace(layer, weight=weight, bias=bias)
 
 
 def flushed(values: Floats, dtype: npt.DTypeLike) -> Floats:

@@ -11,12 +11,14 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
 from linfdeploy.errors import CheckpointError, brief
+from linfdeploy.nets.windows import Window
 
 __all__ = [
     "LAYER_TYPES",
     "MOST_TERMS",
     "LayerSpec",
     "LinearSpec",
+    "LinfDistConvSpec",
     "LinfDistSpec",
     "SortDistSpec",
     "layer_from_json",
@@ -82,6 +84,73 @@ class LinfDistSpec:
         """What belongs to the layer besides its weights, in words."""
         parts = [name for name, on in (("mean shift", self.mean_shift), ("bias", self.bias)) if on]
         return ", ".join(parts) or "no bias"
+
+
+@dataclass(frozen=True)
+class LinfDistConvSpec:
+    """One layer, `y_o = max_i |x_i - w_oi| - mean_o + b_o` of every window x of an image, with zeros beside it.
+
+    The zeros stand in the space of the layer's input, behind normalisation and mean shifts.
+
+    Attributes:
+        channels: Of the image that enters.
+        height: Its height.
+        width: Its width.
+        filters: Number of channels that leave.
+        kernel: Side of the window.
+        stride: Step of the window, both ways.
+        padding: Rows and columns of zeros at each side.
+        mean_shift: Whether each channel's batch mean (training) or running mean (evaluation) is subtracted.
+        bias: Whether a bias is added, one a channel.
+    """
+
+    is_distance: ClassVar[bool] = True
+
+    channels: int
+    height: int
+    width: int
+    filters: int
+    kernel: int
+    stride: int
+    padding: int
+    mean_shift: bool
+    bias: bool
+    type: str = "linf_dist_conv"
+
+    def __post_init__(self) -> None:
+        """Checks that the window fits.
+
+        Raises:
+            CheckpointError: It does not.
+        """
+        assert self.window.positions
+
+    @property
+    def window(self) -> Window:
+        """How the window moves."""
+        return Window((self.channels, self.height, self.width), self.kernel, self.stride, self.padding)
+
+    @property
+    def output_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the image that leaves."""
+        return self.filters, *self.window.places
+
+    @property
+    def inputs(self) -> int:
+        """Number of values that enter."""
+        return self.window.inputs
+
+    @property
+    def outputs(self) -> int:
+        """Number of values that leave."""
+        return self.filters * self.window.positions
+
+    @property
+    def parts(self) -> str:
+        """What belongs to the layer besides its weights, in words."""
+        shifts = LinfDistSpec(self.inputs, self.outputs, self.mean_shift, self.bias).parts
+        shapes = " to ".join("x".join(map(str, shape)) for shape in (self.window.shape, self.output_shape))
+        return f"{shapes}, kernel {self.kernel}, stride {self.stride}, padding {self.padding}, {shifts}"
 
 
 @dataclass(frozen=True)
@@ -178,6 +247,7 @@ class LinearSpec:
 LAYER_TYPES: Mapping[str, type[Any]] = {
     "linear": LinearSpec,
     "linf_dist": LinfDistSpec,
+    "linf_dist_conv": LinfDistConvSpec,
     "sort_dist": SortDistSpec,
 }
 """Dataclasses that are `LayerSpec`s. Fields are int, float, bool or str; `__post_init__` checks what they mean."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -13,13 +13,14 @@ from linfdeploy.errors import CheckpointError, brief
 from linfdeploy.nets.layer_specs import (
     LayerSpec,
     LinearSpec,
+    LinfDistConvSpec,
     LinfDistSpec,
     SortDistSpec,
     layer_from_json,
     read_fields,
 )
 
-__all__ = ["MAX_UNITS", "LayerSpec", "LinearSpec", "LinfDistSpec", "NetSpec", "SortDistSpec"]
+__all__ = ["MAX_UNITS", "LayerSpec", "LinearSpec", "LinfDistConvSpec", "LinfDistSpec", "NetSpec", "SortDistSpec"]
 
 MAX_UNITS = 2**24
 """The most inputs or outputs a layer may claim; beyond it a file is taken for hostile."""
@@ -39,8 +40,8 @@ class NetSpec:
         input_shape: (C, H, W) of an image.
         mean: Per channel, in [0, 1] pixel units; the input is `(image - mean) / std`.
         std: One positive scalar, so that an l_inf ball of images stays a ball.
-        layers: Distance layers, then the linear ones of the head, if there is one: tanh behind all but the last.
-            The last layer has one output per class.
+        layers: Distance layers, convolutions first, then the linear ones of the head, if there is one: tanh behind
+            all but the last. The last layer has one output per class.
     """
 
     input_shape: tuple[int, int, int]
@@ -57,6 +58,7 @@ class NetSpec:
         _check_input(self.input_shape, self.mean, self.std)
         _check_layers(self.layers, math.prod(self.input_shape))
         _check_order(self.layers)
+        _check_images(self.layers, self.input_shape)
 
     @property
     def classes(self) -> int:
@@ -67,6 +69,11 @@ class NetSpec:
     def distances(self) -> tuple[LayerSpec, ...]:
         """The layers in front of the head."""
         return tuple(layer for layer in self.layers if layer.is_distance)
+
+    @property
+    def convolves(self) -> bool:
+        """Whether there are convolutions."""
+        return any(isinstance(layer, LinfDistConvSpec) for layer in self.layers)
 
     @property
     def head(self) -> tuple[LinearSpec, ...]:
@@ -117,8 +124,11 @@ class NetSpec:
         hidden: tuple[int, ...],
         classes: int,
         head: tuple[int, ...] | None = None,
+        convolutions: tuple[tuple[int, int], ...] = (),
     ) -> NetSpec:
         """Returns the papers' net: hidden layers with mean shift, then an output layer with bias or a head.
+
+        Convolutions stand in front, with windows of 3 x 3, zeros around the image and mean shift.
 
         Args:
             input_shape: (C, H, W) of an image.
@@ -127,15 +137,26 @@ class NetSpec:
             hidden: Units of the hidden distance layers.
             classes: Number of classes.
             head: Units of the head's hidden linear layers; None: there is no head.
+            convolutions: Filters and stride of each convolution.
         """
-        sizes = (math.prod(input_shape), *hidden)
-        layers: list[LayerSpec] = [LinfDistSpec(i, o, mean_shift=True, bias=False) for i, o in pairwise(sizes)]
+        layers: list[LayerSpec] = list(_convolutions(input_shape, convolutions))
+        sizes = (layers[-1].outputs if layers else math.prod(input_shape), *hidden)
+        layers += [LinfDistSpec(i, o, mean_shift=True, bias=False) for i, o in pairwise(sizes)]
         if head is None:
             layers.append(LinfDistSpec(sizes[-1], classes, mean_shift=False, bias=True))
         else:
             *inner, last = pairwise((sizes[-1], *head, classes))
             layers += [*(LinearSpec(i, o, "tanh") for i, o in inner), LinearSpec(*last, "none")]
         return NetSpec(input_shape, mean, std, tuple(layers))
+
+
+def _convolutions(
+    shape: tuple[int, int, int], convolutions: tuple[tuple[int, int], ...]
+) -> Iterator[LinfDistConvSpec]:
+    for filters, stride in convolutions:
+        spec = LinfDistConvSpec(*shape, filters, 3, stride, 1, mean_shift=True, bias=False)
+        yield spec
+        shape = spec.output_shape
 
 
 def _sorted_layer(layer: LayerSpec, keep: float, terms: int) -> LayerSpec:
@@ -184,6 +205,23 @@ def _check_order(layers: tuple[LayerSpec, ...]) -> None:
             f"the head's activations are {brief(found)}; expected 'tanh' behind every linear layer but the last, "
             "and 'none' there"
         )
+
+
+def _check_images(layers: tuple[LayerSpec, ...], shape: tuple[int, int, int]) -> None:
+    """Checks that convolutions come first, each on the image that the one before it leaves."""
+    convolutions = [layer for layer in layers if isinstance(layer, LinfDistConvSpec)]
+    first = layers[: len(convolutions)]
+    if len(convolutions) == len(layers) or any(not isinstance(layer, LinfDistConvSpec) for layer in first):
+        raise CheckpointError(
+            f"the layers are of the types {brief([layer.type for layer in layers])}; expected convolutions in "
+            "front of all other layers, and another layer behind them"
+        )
+    for index, layer in enumerate(convolutions):
+        if layer.window.shape != shape:
+            raise CheckpointError(
+                f"layer {index} takes images of {brief(layer.window.shape)}; expected {shape}, which reach it"
+            )
+        shape = layer.output_shape
 
 
 def _sequence(fields: Mapping[str, Any], name: str) -> list[Any]:

@@ -9,7 +9,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Chain", "Distance", "Doubles", "Linear", "Normalize", "Shift", "Step", "Tanh"]
+from linfdeploy.nets.windows import Window
+
+__all__ = ["Centre", "Chain", "Distance", "Doubles", "Linear", "Normalize", "Shift", "Step", "Tanh"]
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
@@ -23,16 +25,27 @@ class Normalize:
 
 
 @dataclass(frozen=True)
+class Centre:
+    """`image - offset` with offset (C,), one for each channel, in front of a convolution that shows zeros."""
+
+    offset: Doubles
+
+
+@dataclass(frozen=True)
 class Distance:
-    """`max_i |x_i - weight_oi|` with weight (O, I); with `sort` (K,) the sorted distance weighted by it."""
+    """`max_i |x_i - weight_oi|` with weight (O, I); with `sort` (K,) the sorted distance weighted by it.
+
+    With `window` it is a convolution, and weight (O, window.terms).
+    """
 
     weight: Doubles
     sort: Doubles | None = None
+    window: Window | None = None
 
 
 @dataclass(frozen=True)
 class Shift:
-    """`x + offset` with offset (O,)."""
+    """`x + offset` with offset (O,); behind a convolution one for each channel."""
 
     offset: Doubles
 
@@ -50,7 +63,7 @@ class Tanh:
     """`tanh(x)`."""
 
 
-Step: TypeAlias = Normalize | Distance | Shift | Linear | Tanh
+Step: TypeAlias = Normalize | Centre | Distance | Shift | Linear | Tanh
 
 
 @dataclass(frozen=True)

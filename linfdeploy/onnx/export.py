@@ -13,13 +13,13 @@ from linfdeploy import __version__
 from linfdeploy.errors import ExportError
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.onnx.chain import Chain, Distance
-from linfdeploy.onnx.passes.fold import fold_head, fold_normalization, fold_shifts
+from linfdeploy.onnx.passes.fold import fold_head, fold_normalization
 from linfdeploy.onnx.passes.ranges import check_exact, check_finite, exactness_gap, value_ranges
-from linfdeploy.onnx.passes.round import round_head, round_layers
+from linfdeploy.onnx.passes.round import round_distances, round_head
 from linfdeploy.onnx.pixel_net import PixelNet, Precision
 from linfdeploy.onnx.sorting import sorting_net_from_chain
 from linfdeploy.onnx.trace import chain_from_net
-from linfdeploy.onnx.write import GraphOptions, model_from_net
+from linfdeploy.onnx.write import GraphOptions, form_gap, model_from_net
 
 __all__ = [
     "DEFAULT_GRID",
@@ -91,8 +91,8 @@ def _on_finest_grid(folded: Chain) -> PixelNet:
 
 
 def _rounded(folded: Chain, precision: Precision, grid: int | None) -> PixelNet:
-    layers = round_layers(fold_shifts(folded), precision, DEFAULT_GRID if grid is None else grid)
-    return PixelNet(folded.input_shape, layers, grid, round_head(fold_head(folded), precision))
+    layers, centre = round_distances(folded, precision, DEFAULT_GRID if grid is None else grid)
+    return PixelNet(folded.input_shape, layers, grid, round_head(fold_head(folded), precision), centre)
 
 
 def model_from_checkpoint_net(net: LinfNet, options: ExportOptions, checkpoint_sha256: str) -> ModelProto:
@@ -112,6 +112,8 @@ def model_from_checkpoint_net(net: LinfNet, options: ExportOptions, checkpoint_s
             "layers alone: leave out --radius, and have verify find each sample's"
         )
     pixel_net = pixel_net_from_net(net, options.precision, options.grid)
+    if reason := form_gap(pixel_net, options.graph.form):
+        raise ExportError(f"{reason}: use --form standard, or --precision exact or fp32")
     metadata = {
         "format": "linfdeploy.onnx/1",
         "linfdeploy": __version__,

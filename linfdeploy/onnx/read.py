@@ -22,13 +22,15 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, 
 
 from linfdeploy.errors import GraphError, InputError
 from linfdeploy.files import read_bytes, sha256_of
-from linfdeploy.onnx import linf_dist, sort_dist
+from linfdeploy.nets.spec import MAX_UNITS
+from linfdeploy.onnx import linf_dist, linf_dist_conv, sort_dist
 from linfdeploy.onnx.mlp_head import MlpHead
-from linfdeploy.onnx.passes.ranges import exactness_gap, overflow_gap
+from linfdeploy.onnx.passes.ranges import centre_gap, exactness_gap, overflow_gap
 from linfdeploy.onnx.passes.sort_weights import MOST_TERMS
 from linfdeploy.onnx.pixel_net import MAX_GRID, PRECISIONS, Floats, PixelLayer, PixelNet, Precision
+from linfdeploy.onnx.stored_layers import StoredLayer, stored_layers, window_of
 from linfdeploy.onnx.tensors import array_from_tensor
-from linfdeploy.onnx.write import MAX_OPSET, MIN_OPSET, Form, GraphOptions, model_from_net
+from linfdeploy.onnx.write import MAX_OPSET, MIN_OPSET, Form, GraphOptions, form_gap, model_from_net
 
 __all__ = ["MAX_BYTES", "DeployedGraph", "read_graph"]
 
@@ -46,6 +48,7 @@ BODY_OPS = {
 HEAD_OPS = {"Gemm", "Tanh"}
 NET_OPS = {"Abs", "Add", "Cast", "Flatten", "Identity", "Neg", "ReduceMax", "Scan", "Sub", "Transpose"}
 SORT_OPS = {"BitShift", "Constant", "Div", "Floor", "Mul", "ReduceSum", "Shape", "TopK"}
+CONV_OPS = {"Concat", "Constant", "Div", "Gather", "Mul", "Pad", "Range", "Reshape", "Shape", "Unsqueeze"}
 RADIUS_OPS = {"ArgMax", "Mul", "Relu", "Reshape", "Split", "Sub", "TopK"}
 WRITTEN_MODEL_FIELDS = {
     *("ir_version", "producer_name", "producer_version", "opset_import", "functions", "graph", "metadata_props")
@@ -100,6 +103,8 @@ def _deployed_graph(data: bytes, folder: Path) -> DeployedGraph:
         raise GraphError(
             "computes a radius from the logits of a head, from which none follows; expected no radius"
         )
+    if reason := form_gap(net, options.form):
+        raise GraphError(f"{reason}; expected the form standard, as linfdeploy export writes it")
     claimed = next((name for name in PRECISIONS if name == metadata.get("precision")), None)
     return DeployedGraph(net, options, _departures(model, net, options), claimed, metadata, sha256_of(data), model)
 
@@ -154,9 +159,9 @@ def _opset(model: ModelProto) -> int:
 
 def _check_ops(model: ModelProto, options: GraphOptions) -> None:
     allowed = {("", op) for op in NET_OPS | HEAD_OPS | (RADIUS_OPS if options.radius else set())}
-    allowed |= {("", op) for op in (SORT_OPS if options.form == "standard" else set())}
-    allowed |= {(linf_dist.DOMAIN, op) for op in (linf_dist.OP, sort_dist.OP)}
-    in_bodies = {("", op) for op in NET_OPS | BODY_OPS | SORT_OPS}
+    allowed |= {("", op) for op in (SORT_OPS | CONV_OPS if options.form == "standard" else set())}
+    allowed |= {(linf_dist.DOMAIN, op) for op in (linf_dist.OP, linf_dist_conv.OP, sort_dist.OP)}
+    in_bodies = {("", op) for op in NET_OPS | BODY_OPS | SORT_OPS | CONV_OPS}
     known = [(node, allowed) for node in _all_nodes([model.graph])]
     known += [(node, in_bodies) for node in _all_nodes(model.functions)]
     for node, ops in known:
@@ -190,16 +195,33 @@ def _net(graph: GraphProto, form: Form, folder: Path, claimed_grid: str | None) 
         _embed(tensors[name], values)
         return values
 
-    layers = tuple(
-        # Of another format they are refused below.
-        PixelLayer(array(weight), array(bias), None if sort is None else cast(Singles, array(sort)))
-        for weight, sort, bias in _layer_names(graph, form)
-    )
-    net = PixelNet(_input_shape(graph), layers, None, _head(graph, array))
+    shape = _input_shape(graph)
+    layers = tuple(_layers(stored_layers(graph, form), shape, array))
+    centre = array("centre") if "centre" in tensors else None
+    _check_centre(centre, shape)
+    net = PixelNet(shape, layers, None, _head(graph, array), None if centre is None else centre.reshape(-1))
     _check_layers(net)
     proven = replace(net, grid=_proven_grid(net, claimed_grid))
     _check_grids(graph, proven)
     return proven
+
+
+def _layers(
+    stored: Iterable[StoredLayer], shape: tuple[int, int, int] | None, array: Callable[[str], Floats]
+) -> Iterator[PixelLayer]:
+    for index, layer in enumerate(stored):
+        weight, bias, window = array(layer.weight), array(layer.bias), None
+        if layer.moves is not None:
+            window = window_of(index, shape, weight.shape[1:], layer)
+            weight = weight.reshape(len(weight), -1)
+        shape = None if window is None else (len(weight), *window.places)
+        # Of another format they are refused below.
+        yield PixelLayer(weight, bias, None if layer.sort is None else cast(Singles, array(layer.sort)), window)
+
+
+def _check_centre(centre: Floats | None, shape: tuple[int, int, int]) -> None:
+    if centre is not None and centre.shape != (shape[0], 1, 1):
+        raise GraphError(f"the centre has shape {centre.shape}; expected ({shape[0]}, 1, 1), one of each channel")
 
 
 def _head(graph: GraphProto, array: Callable[[str], Floats]) -> MlpHead | None:
@@ -222,28 +244,6 @@ def _embed(tensor: TensorProto, values: Floats) -> None:
         tensor.CopyFrom(numpy_helper.from_array(np.asarray(values), tensor.name))
 
 
-def _layer_names(graph: GraphProto, form: Form) -> list[tuple[str, str | None, str]]:
-    """Returns the names of each layer's weight, of its sort weights where it has some, and of its bias."""
-    if form == "standard":
-        nodes = [node for node in graph.node if node.op_type == "Scan"]
-        if any(len(node.input) != 2 for node in nodes):
-            raise GraphError("a Scan has not two inputs; expected a bias and W")
-        names = [(node.input[1], sort_dist.weights_in_scan(node), node.input[0]) for node in nodes]
-    else:
-        nodes = [node for node in graph.node if node.domain == linf_dist.DOMAIN]
-        if any(len(node.input) != 3 for node in nodes if node.op_type == linf_dist.OP):
-            raise GraphError("a LinfDist node lacks an input; expected X, W and B")
-        if any(len(node.input) != 4 for node in nodes if node.op_type == sort_dist.OP):
-            raise GraphError("a SortDist node lacks an input; expected X, W, C and B")
-        names = [
-            (node.input[1], node.input[2] if node.op_type == sort_dist.OP else None, node.input[-1])
-            for node in nodes
-        ]
-    if not names:
-        raise GraphError("has no distance layer; expected an l_inf-distance net")
-    return names
-
-
 def _input_shape(graph: GraphProto) -> tuple[int, int, int]:
     if len(graph.input) != 1 or graph.input[0].name != "image":
         raise GraphError(f"has the inputs {[value.name for value in graph.input]}; expected one, 'image'")
@@ -255,9 +255,14 @@ def _input_shape(graph: GraphProto) -> tuple[int, int, int]:
 
 def _check_layers(net: PixelNet) -> None:
     inputs = net.inputs
+    if net.centre is not None and net.centre.dtype != net.format:
+        raise GraphError(f"the centre is {net.centre.dtype} before layers of {net.format}; expected one format")
+    if reason := centre_gap(net):
+        raise GraphError(f"{reason}; expected a graph that linfdeploy export wrote")
     for index, layer in enumerate(net.layers):
         shape, dtype = layer.weight.shape, layer.weight.dtype
-        if len(shape) != 2 or shape[1] != inputs or layer.bias.shape != (shape[0],):
+        fits = len(shape) == 2 and layer.inputs == inputs
+        if not fits or layer.bias.shape != (shape[0],) or layer.outputs > MAX_UNITS:
             raise GraphError(
                 f"layer {index} has weight {shape} and bias {layer.bias.shape}; "
                 f"expected weight (O, {inputs}) and bias (O,)"
@@ -268,9 +273,11 @@ def _check_layers(net: PixelNet) -> None:
             )
         if layer.sort is not None:
             _check_sort(index, layer)
-        inputs = shape[0]
+        inputs = layer.outputs
     if net.head is not None:
         _check_head(net.head, inputs, net.format)
+    elif net.layers[-1].window is not None:
+        raise GraphError("ends with a convolution; expected a dense layer or a head behind it")
     if net.classes < 2:
         raise GraphError(f"has {net.classes} logit; expected at least 2 classes")
 
@@ -332,7 +339,7 @@ def _departures(model: ModelProto, net: PixelNet, options: GraphOptions) -> tupl
     if len(found_nodes) != len(nodes):
         departures.append(f"there are {len(found_nodes)} nodes where {len(nodes)} are written")
     if list(model.functions) != list(expected.functions):
-        kinds = "LinfDist" if not net.sorts else "LinfDist or SortDist"
+        kinds = " or ".join(function.name for function in expected.functions) or linf_dist.OP
         departures.append(f"the function body of linfdeploy::{kinds} is not the one that is written")
     for part in ("input", "output"):
         if list(getattr(model.graph, part)) != list(getattr(expected.graph, part)):

@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from linfdeploy.errors import ExportError
 from linfdeploy.onnx.chain import Chain, Distance, Doubles
-from linfdeploy.onnx.passes.fold import fold_head, fold_normalization, fold_shifts
+from linfdeploy.onnx.passes.fold import fold_head, fold_normalization
 from linfdeploy.onnx.passes.ranges import check_exact, check_finite, value_ranges
-from linfdeploy.onnx.passes.round import round_head, round_layers
+from linfdeploy.onnx.passes.round import round_distances, round_head
 from linfdeploy.onnx.passes.sort_weights import FEWEST_BITS, dyadic_weights, spare_bits
 from linfdeploy.onnx.pixel_net import PixelNet, Precision
 
@@ -75,9 +75,10 @@ def _rounded(
     chain: Chain, precision: Precision, grid: int | None, sorts: list[npt.NDArray[np.float32] | None]
 ) -> PixelNet:
     folded = fold_normalization(chain)
-    layers = round_layers(fold_shifts(folded), precision, 0 if grid is None else grid)
+    layers, centre = round_distances(folded, precision, 0 if grid is None else grid)
     sorted_layers = (replace(layer, sort=sort) for layer, sort in zip(layers, sorts, strict=True))
-    return PixelNet(chain.input_shape, tuple(sorted_layers), grid, round_head(fold_head(folded), precision))
+    head = round_head(fold_head(folded), precision)
+    return PixelNet(chain.input_shape, tuple(sorted_layers), grid, head, centre)
 
 
 def _sorts(chain: Chain) -> list[Doubles | None]:

@@ -16,7 +16,8 @@ import torch
 
 from linfdeploy.errors import ExportError
 from linfdeploy.nets.net import LinfNet
-from linfdeploy.onnx import linf_dist, sort_dist
+from linfdeploy.nets.windows import Window
+from linfdeploy.onnx import linf_dist, linf_dist_conv, sort_dist
 from linfdeploy.onnx.chain import Chain, Distance, Doubles, Linear, Normalize, Shift, Step, Tanh
 
 __all__ = ["chain_from_net"]
@@ -43,15 +44,17 @@ def chain_from_net(net: LinfNet) -> Chain:
 
 def _trace(net: LinfNet) -> Any:
     linf_dist.register_schema()
+    linf_dist_conv.register_schema()
     sort_dist.register_schema()
     image = torch.zeros(2, *net.spec.input_shape)
-    with _quiet_exporter():
+    with _quiet_exporter(), torch.no_grad():
         program = torch.onnx.export(
             net,
             (image,),
             dynamo=True,
             custom_translation_table={
                 torch.ops.linfdeploy.linf_dist.default: _translate,
+                torch.ops.linfdeploy.linf_dist_conv.default: _translate_convolution,
                 torch.ops.linfdeploy.sort_dist.default: _translate_sorted,
             },
             input_names=["image"],
@@ -72,6 +75,17 @@ def _translate(x: Any, w: Any) -> Any:
     return domain.LinfDist(x, w, opset18.Constant(value=zeros))
 
 
+def _translate_convolution(x: Any, w: Any, stride: Any, padding: Any, dilation: Any, places: Any) -> Any:
+    """Translates torch's `linfdeploy::linf_dist_conv(x, w, ...)`; the places follow from the rest."""
+    from onnxscript import opset18, values
+
+    assert len(places) == 2
+    zeros = onnx.numpy_helper.from_array(np.zeros(w.shape[0], np.float32))
+    domain = values.Opset(linf_dist.DOMAIN, linf_dist.DOMAIN_VERSION)
+    moves = {"strides": list(stride), "pads": [*padding, *padding], "dilations": list(dilation)}
+    return domain.LinfDistConv(x, w, opset18.Constant(value=zeros), **moves)
+
+
 def _translate_sorted(x: Any, w: Any, c: Any) -> Any:
     """Translates torch's `linfdeploy::sort_dist(x, w, c)`, which rounds to no grid."""
     from onnxscript import opset18, values
@@ -89,15 +103,15 @@ def _read(node: Any, shape: tuple[int, int, int], steps: list[Step]) -> None:
             steps[0] = Normalize(first.mean + mean.reshape(-1), 1.0)
         case "", "Div" if isinstance(first, Normalize) and first.std == 1:
             steps[0] = Normalize(first.mean, float(_constant(node.inputs[1])))
-        case linf_dist.DOMAIN, linf_dist.OP | sort_dist.OP:
-            weight, *sort, bias = (_constant(operand) for operand in node.inputs[1:])
-            steps += [Distance(weight, *sort), Shift(bias)]
+        case linf_dist.DOMAIN, linf_dist.OP | linf_dist_conv.OP | sort_dist.OP:
+            steps += _distance(node)
         case "", "Gemm" if _is_plain(node):
             steps.append(_linear(node))
         case "", "Tanh":
             steps.append(Tanh())
         case "", "Sub" | "Add" as op:
-            offset = _constant(node.inputs[1])
+            # Behind a convolution it is (O, 1, 1).
+            offset = _constant(node.inputs[1]).reshape(-1)
             steps.append(Shift(offset if op == "Add" else -offset))
         case "", "Neg" | "Reshape" | "Constant":
             pass
@@ -107,6 +121,19 @@ def _read(node: Any, shape: tuple[int, int, int], steps: list[Step]) -> None:
             raise ExportError(
                 f"the traced net holds {domain or 'ai.onnx'}::{op}; expected distances, shifts and linear layers"
             )
+
+
+def _distance(node: Any) -> list[Step]:
+    weight, *sort, bias = (_constant(operand) for operand in node.inputs[1:])
+    if node.op_type == linf_dist_conv.OP:
+        return [Distance(weight.reshape(len(weight), -1), None, _window(node, weight)), Shift(bias)]
+    return [Distance(weight, sort[0] if sort else None), Shift(bias)]
+
+
+def _window(node: Any, weight: Doubles) -> Window:
+    shape, moves = node.inputs[0].shape, {name: value.value for name, value in node.attributes.items()}
+    channels, height, width = (int(size) for size in shape[1:])
+    return Window((channels, height, width), weight.shape[2], moves["strides"][0], moves["pads"][0])
 
 
 def _linear(node: Any) -> Linear:

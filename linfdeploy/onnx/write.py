@@ -13,12 +13,12 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, 
 
 from linfdeploy import __version__
 from linfdeploy.errors import ExportError
-from linfdeploy.onnx import linf_dist, sort_dist
+from linfdeploy.onnx import linf_dist, linf_dist_conv, sort_dist
 from linfdeploy.onnx.mlp_head import MlpHead
-from linfdeploy.onnx.pixel_net import Floats, PixelNet
+from linfdeploy.onnx.pixel_net import Floats, PixelLayer, PixelNet
 from linfdeploy.onnx.radius import radius_initializers, radius_nodes, radius_outputs
 
-__all__ = ["MAX_OPSET", "MIN_OPSET", "Form", "GraphOptions", "model_from_net"]
+__all__ = ["MAX_OPSET", "MIN_OPSET", "Form", "GraphOptions", "form_gap", "model_from_net"]
 
 Form: TypeAlias = Literal["function", "op", "standard"]
 
@@ -41,6 +41,13 @@ class GraphOptions:
     form: Form = "function"
     radius: bool = False
     opset: int = MIN_OPSET
+
+
+def form_gap(net: PixelNet, form: Form) -> str | None:
+    """Says why a net cannot have a form: there is an operator without kernels for its format; None: it can."""
+    if net.format != np.float16 or form == "standard" or not net.convolves:
+        return None
+    return f"the net has convolutions in fp16 and the form {form}, whose operator LinfDistConv is of float32"
 
 
 def model_from_net(net: PixelNet, options: GraphOptions, metadata: Mapping[str, str]) -> ModelProto:
@@ -72,9 +79,15 @@ def model_from_net(net: PixelNet, options: GraphOptions, metadata: Mapping[str, 
 def _functions(net: PixelNet, options: GraphOptions) -> list[FunctionProto]:
     if options.form != "function":
         return []
-    kinds = {layer.sort is not None for layer in net.layers}
-    written = ((False, linf_dist.function), (True, sort_dist.function))
-    return [function(options.opset) for kind, function in written if kind in kinds]
+    kinds = {_op_of(layer) for layer in net.layers}
+    written = (linf_dist, linf_dist_conv, sort_dist)
+    return [op.function(options.opset) for op in written if op.OP in kinds]
+
+
+def _op_of(layer: PixelLayer) -> str:
+    if layer.sort is not None:
+        return sort_dist.OP
+    return linf_dist.OP if layer.window is None else linf_dist_conv.OP
 
 
 def _graph(net: PixelNet, options: GraphOptions) -> GraphProto:
@@ -91,14 +104,20 @@ def _graph(net: PixelNet, options: GraphOptions) -> GraphProto:
 def _net_nodes(net: PixelNet, form: Form) -> list[NodeProto]:
     half = net.format == np.float16
     to = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-    nodes = [
-        helper.make_node("Cast", ["image"], ["pixels"], name="cast", to=to),
-        helper.make_node("Flatten", ["pixels"], ["layer0.x"], name="flatten", axis=1),
-    ]
-    last = "distances" if net.head is None else "features"
-    for index in range(len(net.layers)):
-        y = f"layer{index + 1}.x" if index + 1 < len(net.layers) else last
-        nodes += _layer_nodes(net, index, y, form)
+    nodes, y = [helper.make_node("Cast", ["image"], ["pixels"], name="cast", to=to)], "pixels"
+    if net.centre is not None:
+        nodes.append(helper.make_node("Sub", ["pixels", "centre"], ["centred"], name="centre"))
+        y = "centred"
+    flat = False
+    for index, layer in enumerate(net.layers):
+        if layer.window is None and not flat:
+            x, flat = f"layer{index}.x", True
+            nodes.append(helper.make_node("Flatten", [y], [x], name="flatten", axis=1))
+            y = x
+        x, y = y, _output_of(net, index)
+        nodes += _layer_nodes(net, index, x, y, form)
+    if not flat:
+        nodes.append(helper.make_node("Flatten", [y], ["features"], name="flatten", axis=1))
     logits = "logits.half" if half else "logits"
     if net.head is None:
         nodes.append(helper.make_node("Neg", ["distances"], [logits], name="negate"))
@@ -109,9 +128,27 @@ def _net_nodes(net: PixelNet, form: Form) -> list[NodeProto]:
     return nodes
 
 
-def _layer_nodes(net: PixelNet, index: int, y: str, form: Form) -> list[NodeProto]:
-    name = f"layer{index}"
-    x, w, c, b = (f"{name}.{part}" for part in ("x", "weight", "sort", "bias"))
+def _output_of(net: PixelNet, index: int) -> str:
+    """Names what leaves a layer: the next layer's input, or the image that is flattened to it."""
+    last = index + 1 == len(net.layers)
+    images = net.layers[index].window is not None and (last or net.layers[index + 1].window is None)
+    if images:
+        return f"layer{index}.images"
+    if last:
+        return "distances" if net.head is None else "features"
+    return f"layer{index + 1}.x"
+
+
+def _layer_nodes(net: PixelNet, index: int, x: str, y: str, form: Form) -> list[NodeProto]:
+    name, window = f"layer{index}", net.layers[index].window
+    w, c, b = (f"{name}.{part}" for part in ("weight", "sort", "bias"))
+    if window is not None:
+        assert net.layers[index].sort is None, "convolutions of sorted distances are not exported"
+        return (
+            linf_dist_conv.standard_nodes(x, w, b, y, name, window)
+            if form == "standard"
+            else [linf_dist_conv.node(x, w, b, y, name, window)]
+        )
     if net.layers[index].sort is None:
         return (
             linf_dist.standard_nodes(x, w, b, y, name)
@@ -143,10 +180,19 @@ def _head_nodes(head: MlpHead, logits: str) -> list[NodeProto]:
 
 def _weights(net: PixelNet) -> list[onnx.TensorProto]:
     parts: list[tuple[str, str, Floats | None]] = []
+    centre = [] if net.centre is None else [numpy_helper.from_array(net.centre.reshape(-1, 1, 1), "centre")]
     for index, layer in enumerate(net.layers):
-        named = (("weight", layer.weight), ("sort", layer.sort), ("bias", layer.bias))
+        named = (("weight", _stored(layer)), ("sort", layer.sort), ("bias", layer.bias))
         parts += [(f"layer{index}", name, value) for name, value in named]
     if net.head is not None:
         for index, (weight, bias) in enumerate(zip(net.head.weights, net.head.biases, strict=True)):
             parts += [(f"head{index}", "weight", weight), (f"head{index}", "bias", bias)]
-    return [numpy_helper.from_array(value, f"{place}.{name}") for place, name, value in parts if value is not None]
+    named_parts = [(f"{place}.{name}", value) for place, name, value in parts if value is not None]
+    return [*centre, *(numpy_helper.from_array(value, name) for name, value in named_parts)]
+
+
+def _stored(layer: PixelLayer) -> Floats:
+    """Returns a weight as the graph holds it: of a convolution (O, C, kH, kW)."""
+    if layer.window is None:
+        return layer.weight
+    return layer.weight.reshape(-1, layer.window.shape[0], layer.window.kernel, layer.window.kernel)

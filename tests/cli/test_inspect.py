@@ -5,13 +5,15 @@ from typing import Any
 import onnx
 import pytest
 from command_line import call
+from conv_nets import traced_conv_net
 from custom_op_models import WAYS
 from small_nets import NET, exported
 
 from linfdeploy.engines.manifest import manifest_path
 from linfdeploy.files import sha256_of
 from linfdeploy.nets.checkpoint import save_checkpoint
-from linfdeploy.onnx.write import Form
+from linfdeploy.onnx.export import pixel_net_from_chain
+from linfdeploy.onnx.write import Form, GraphOptions, model_from_net
 
 
 def shown(path: Any) -> list[tuple[str, str]]:
@@ -28,6 +30,18 @@ def test_checkpoint(files: Any) -> None:
     assert lines["layer 2"] == "linf_dist 5 -> 3, bias"
     assert lines["seed"] == "0"
     assert lines["sha256"] == sha256_of(files.checkpoint.read_bytes())
+
+
+def test_a_convolutional_net(tmp_path: Any) -> None:
+    net, chain = traced_conv_net()
+    save_checkpoint(tmp_path / "ckpt.pt", net, {})
+    assert dict(shown(tmp_path / "ckpt.pt"))["layer 1"] == (
+        "linf_dist_conv 60 -> 24, 3x5x4 to 4x3x2, kernel 3, stride 2, padding 1, mean shift"
+    )
+    model = model_from_net(pixel_net_from_chain(chain, "exact", None), GraphOptions(), {"grid": "12"})
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    line = dict(shown(tmp_path / "model.onnx"))["layer 1"]
+    assert line.startswith("LinfDistConv 60 -> 24, 3x5x4 to 4x3x2, kernel 3, stride 2, padding 1, outputs within ")
 
 
 def test_checkpoint_with_strange_provenance(files: Any) -> None:

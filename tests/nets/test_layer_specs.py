@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from linfdeploy.errors import CheckpointError
-from linfdeploy.nets.layer_specs import LAYER_TYPES, LayerSpec, LinearSpec, LinfDistSpec, layer_from_json
+from linfdeploy.nets.layer_specs import (
+    LAYER_TYPES,
+    LayerSpec,
+    LinearSpec,
+    LinfDistConvSpec,
+    LinfDistSpec,
+    layer_from_json,
+)
 
 KNOWN = f"one of the types {', '.join(LAYER_TYPES)}"
 LAYERS: list[LayerSpec] = [
@@ -19,6 +26,7 @@ LAYERS: list[LayerSpec] = [
     LinfDistSpec(1, 2, False, True),
     LinearSpec(3, 4, "tanh"),
 ]
+CONV = LinfDistConvSpec(2, 7, 6, 4, 3, 2, 1, mean_shift=True, bias=False)
 
 
 def _refused(text: str) -> Any:
@@ -29,20 +37,54 @@ def _data(layer: LayerSpec, **changes: object) -> dict[str, object]:
     return {**asdict(layer), **changes}  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", [*LAYERS, CONV])
 def test_round_trip(layer: LayerSpec) -> None:
     assert layer_from_json(0, json.loads(json.dumps(_data(layer)))) == layer
 
 
 def test_every_type_knows_its_name() -> None:
     assert list(LAYER_TYPES) == sorted(LAYER_TYPES)
-    assert {LAYER_TYPES[layer.type] for layer in LAYERS} == {LinfDistSpec, LinearSpec}
-    assert [layer.is_distance for layer in LAYERS] == [True, True, False]
+    assert {LAYER_TYPES[layer.type] for layer in (*LAYERS, CONV)} == {LinfDistSpec, LinearSpec, LinfDistConvSpec}
+    assert [layer.is_distance for layer in (*LAYERS, CONV)] == [True, True, False, True]
 
 
 def test_parts_in_words() -> None:
     found = [layer.parts for layer in (*LAYERS, LinfDistSpec(1, 2, False, False), LinearSpec(3, 4, "none"))]
     assert found == ["mean shift", "bias", "bias, tanh", "no bias", "bias"]
+    assert CONV.parts == "2x7x6 to 4x4x3, kernel 3, stride 2, padding 1, mean shift"
+
+
+def test_a_convolution_maps_flat_images() -> None:
+    assert (CONV.inputs, CONV.outputs, CONV.output_shape) == (84, 48, (4, 4, 3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"kernel": 9},
+            "a window of 9 on an image of 7 x 6 with padding 1; expected one that fits into the padded image",
+        ),
+        (
+            {"stride": 0},
+            "an image of (2, 7, 6), kernel 3, stride 0 and padding 1; expected sizes from 1 to 65536, and a "
+            "padding from 0",
+        ),
+        (
+            {"padding": -1},
+            "an image of (2, 7, 6), kernel 3, stride 2 and padding -1; expected sizes from 1 to 65536, and a "
+            "padding from 0",
+        ),
+        (
+            {"channels": 1000, "height": 1000, "width": 1000},
+            "an image of 1000000000 values, of which windows of 9000 show 2250000000; expected at most 16777216 "
+            "in each, and 67108864 in all windows",
+        ),
+    ],
+)
+def test_a_window_that_does_not_fit(changes: dict[str, int], text: str) -> None:
+    with _refused(f"layer 0: {text}"):
+        layer_from_json(0, _data(CONV, **changes))
 
 
 @pytest.mark.parametrize(("data", "found"), [(7, "int"), (None, "NoneType"), ({"inputs": 5}, "['inputs']")])

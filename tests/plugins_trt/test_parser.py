@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conv_nets import conv_net
 from custom_op_models import one_node
 from pixel_nets import random_net
 from trt_runtimes import needs_runtime, run_with, runtime
@@ -102,6 +103,13 @@ def _conv(folder: Path, domain: str = "linfdeploy", **attributes: Any) -> Path:
     for size in (1, 2, 8, 8):
         shape.dim.add().dim_value = size
     return _saved(folder, model)
+
+
+@pytest.mark.parametrize("form", ["function", "standard"])
+def test_a_convolutional_net_is_built(tmp_path: Path, form: Form) -> None:
+    model = model_from_net(conv_net(0), GraphOptions(form=form), {})
+    code, answer, log = _parsed(_saved(tmp_path, model))
+    assert (code, answer) == (0, {"parsed": True, "errors": [], "built": True}), log[-3000:]
 
 
 def test_attributes_of_a_convolution_arrive(plugin_library: PluginLibrary, tmp_path: Path) -> None:

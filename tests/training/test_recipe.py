@@ -109,6 +109,12 @@ def test_overrides_are_toml_and_the_last_counts(recipe_file: Path) -> None:
             "'crossentropy', 'ce_hinge' or 'hinge' with absolute margins",
         ),
         ("head=[0]", "head is (0,); expected layers of 1 to 1048576 units"),
+        ("conv=[0]", "conv is (0,); expected layers of 1 to 1048576 units"),
+        ("conv_strides=[0]", "conv_strides is (0,); expected steps of 1 to 64"),
+        (
+            "conv_strides=[1,2]",
+            "conv_strides is (1, 2) with 0 convolutions; expected a step for each, or none",
+        ),
         ("neuron=lp_dist", "neuron is 'lp_dist'; expected one of linf_dist, sort_dist"),
         (
             "keep=0.5",

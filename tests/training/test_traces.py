@@ -78,6 +78,13 @@ FAMILIES = {
         decay=5e-3,
         head_decay=5e-3,
     ),
+    "first, with convolutions": Family(
+        replace(FIRST, conv=(3, 4), conv_strides=(1, 2), hidden=(9,)),
+        Loss("hinge", mix=0.75),
+        first_schedule,
+        (0, 1, 0, 7, 9),
+        decay=5e-3,
+    ),
     "second": Family(
         replace(GROWING, loss="mixture", lambda_start=0.1, lambda_end=0.001, scale_lr=0.006),
         Loss("mixture", divide=True),
@@ -140,7 +147,9 @@ def layers_of(trainer: Trainer) -> list[Layer]:
     for layer in trainer.net.distances:
         last = {} if layer.bias is None else {"bias": array(layer.bias)}
         shift = {} if layer.mean_shift is None else {"mean": array(layer.mean_shift.running_mean)}
-        found.append({"weight": array(layer.weight), **last, **shift})
+        window = getattr(layer, "window", None)
+        moves = () if window is None else (*window.shape, window.kernel, window.stride, window.padding)
+        found.append({"weight": array(layer.weight), **last, **shift, **({"conv": moves} if moves else {})})
     found += [
         {"weight": array(each.weight), "bias": array(each.bias), "linear": True} for each in trainer.net.head
     ]
@@ -348,6 +357,7 @@ def test_another_mean_of_units_that_nobody_keeps_shows() -> None:
         ("first", {"decay": 0.0}, "distance 0 weight, 0"),
         ("first", {"loss": Loss("hinge", mix=0.25)}, "loss of step 0"),
         ("first", {"schedule": second_schedule}, "dials of step 0"),
+        ("first, with convolutions", {"decay": 0.0}, "distance 0 weight, 0"),
         ("first, with a head", {"head_decay": 0.0}, "linear 2 weight, 0"),
         ("first, with a head", {"loss": Loss("crossentropy", kappa=0.4)}, "loss of step 1"),
         ("second, hinge", {"loss": Loss("hinge", mix=0.75)}, "loss of step 0"),
@@ -379,6 +389,7 @@ PUBLISHED: dict[str, tuple[Callable[..., Dial], tuple[int, ...]]] = {
     "mnist-0.3-mlp": (first_schedule, (0, 50, 50, 350, 400)),
     "fashion-0.1-mlp": (first_schedule, (0, 50, 50, 350, 400)),
     "cifar10-8-mlp": (first_schedule, (0, 100, 100, 750, 800)),
+    "cifar10-8-conv-mlp": (first_schedule, (0, 100, 100, 750, 800)),
     "tiny-1-mlp": (first_schedule, (0, 100, 200, 450, 500)),
     "mnist-0.1": (second_schedule, (0, 0, 25, 400, 450)),
     "mnist-0.3": (second_schedule, (0, 0, 25, 400, 450)),

@@ -17,6 +17,7 @@ from linfdeploy.nets.net import LinfNet
 from linfdeploy.nets.spec import LayerSpec, LinearSpec, LinfDistSpec, NetSpec, SortDistSpec
 from linfdeploy.training.importers import linf_dist_net, linf_dist_net_v2, sortnet
 from linfdeploy.training.importers.archive import Source, read_source
+from linfdeploy.training.importers.convolutions import check_convolutional_log, convolution_specs, image_values
 from linfdeploy.training.importers.inputs import Input, InputOptions, input_of
 from linfdeploy.training.importers.layout import Evidence, Found, Layer, Linear
 from linfdeploy.training.importers.run_log import NAME, RunLog, read_run_log
@@ -25,8 +26,8 @@ __all__ = ["REPOSITORIES", "ImportRequest", "Imported", "import_checkpoint"]
 
 REPOSITORIES = (linf_dist_net.REPOSITORY, linf_dist_net_v2.REPOSITORY, sortnet.REPOSITORY)
 SUPPORTED = (
-    "MLP or MLPFeature of L_inf-dist-net, MLPModel or HybridModel of L_inf-dist-net-v2, or SortMLPModel or "
-    "SortHybridModel of SortNet"
+    "a net of L_inf-dist-net, MLPModel or HybridModel of L_inf-dist-net-v2, or SortMLPModel or SortHybridModel of "
+    "SortNet"
 )
 
 
@@ -81,7 +82,7 @@ def import_checkpoint(request: ImportRequest, out: Path) -> Imported:
         layers = _supported(found)
         if log is not None:
             _check_log(layers, found, log)
-        taken = input_of(request.input, log, layers[0].weight.shape[1])
+        taken = input_of(request.input, log, image_values(layers))
         net = net_from_state(_spec(layers, found.head, taken), _state(layers, found.head))
     except CheckpointError as error:
         raise CheckpointError(f"{request.path}: {error}") from None
@@ -125,6 +126,9 @@ def _supported(found: Found) -> tuple[Layer, ...]:
 
 def _check_log(layers: tuple[Layer, ...], found: Found, log: RunLog) -> None:
     """Compares the sizes: a log of another run would give the net a wrong input."""
+    if layers[0].moves is not None:
+        check_convolutional_log(layers, found.model, log)
+        return
     unit = linf_dist_net.WIDTH if found.repository == linf_dist_net.REPOSITORY else 1
     widths = sorted({len(layer.weight) for layer in (layers if found.head else layers[:-1])})
     # The first paper counts the layers in front of the head, the others all of them.
@@ -144,7 +148,8 @@ def _check_log(layers: tuple[Layer, ...], found: Found, log: RunLog) -> None:
 
 
 def _spec(layers: tuple[Layer, ...], head: tuple[Linear, ...], taken: Input) -> NetSpec:
-    specs = [_layer_spec(layer) for layer in layers]
+    specs: list[LayerSpec] = list(convolution_specs(layers, taken.shape))
+    specs += [_layer_spec(layer) for layer in layers[len(specs) :]]
     for index, linear in enumerate(head):
         outputs, inputs = linear.weight.shape
         specs.append(LinearSpec(inputs, outputs, "tanh" if index + 1 < len(head) else "none"))

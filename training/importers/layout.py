@@ -15,6 +15,7 @@ __all__ = [
     "Found",
     "Layer",
     "Linear",
+    "Moves",
     "State",
     "check_names",
     "count",
@@ -45,21 +46,32 @@ class Evidence:
     keep: float | None = None
 
 
+@dataclass(frozen=True)
+class Moves:
+    """How the square window of a convolution moves over images with zeros around them."""
+
+    kernel: int
+    stride: int
+    padding: int
+
+
 @dataclass(frozen=True, eq=False)
 class Layer:
     """An l_inf-distance layer, or one of sort neurons.
 
     Attributes:
-        weight: (O, I) float32.
+        weight: (O, I) float32; of a convolution I is C*kernel*kernel.
         mean: (O,) float32, the running mean that is subtracted, or None.
         bias: (O,) float32, or None.
         keep: Of sort neurons, the chance of an input to be in a subset; 1 without them.
+        moves: Of a convolution, how its window moves; None of a dense layer.
     """
 
     weight: torch.Tensor
     mean: torch.Tensor | None
     bias: torch.Tensor | None
     keep: float = 1.0
+    moves: Moves | None = None
 
 
 @dataclass(frozen=True, eq=False)

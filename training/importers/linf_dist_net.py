@@ -6,8 +6,11 @@ Zhang et al., "Towards Certifying l_inf Robustness using Neural Networks with l_
 
 from __future__ import annotations
 
+from linfdeploy.errors import CheckpointError
 from linfdeploy.training.importers.layout import (
     Found,
+    Layer,
+    Moves,
     State,
     check_names,
     count,
@@ -18,14 +21,20 @@ from linfdeploy.training.importers.layout import (
     size,
 )
 
-__all__ = ["REPOSITORY", "WIDTH", "recognise"]
+__all__ = ["FILTERS", "REPOSITORY", "STRIDES", "WIDTH", "recognise"]
 
 REPOSITORY = "L_inf-dist-net"
 WIDTH = 1024
 """The units of a hidden layer of a net of width 1."""
+FILTERS = 32
+"""The filters of the first convolution of a convolutional net of width 1."""
+KERNEL = 3
+STRIDES = (1, 1, 2, 1, 1)
+"""Of the convolutions, which stand in that code alone, as does their padding of 1."""
 
 MEAN = "normalize.running_mean"
-HEAD = names_of("predictor.fc1", ("weight", "bias")) | names_of("predictor.fc2", ("weight", "bias"))
+FIRST, SECOND = "predictor.fc1", "predictor.fc2"
+HEAD = names_of(FIRST, ("weight", "bias")) | names_of(SECOND, ("weight", "bias"))
 LAST = names_of("feature.fc_last", ("weight", "bias"))
 
 
@@ -46,7 +55,7 @@ def recognise(state: State) -> Found | None:
     hidden = [layer(state, f"feature.fc.{index}", MEAN, 4) for index in range(depth)]
     if head:
         parts = f"{counted(depth, 'l_inf-distance layer')} and {_head(state)}"
-        behind = linear(state, "predictor.fc1"), linear(state, "predictor.fc2")
+        behind = linear(state, FIRST), linear(state, SECOND)
         return Found(REPOSITORY, model, parts, tuple(hidden), behind)
     layers = (*hidden, layer(state, "feature.fc_last", None, 4))
     return Found(REPOSITORY, model, counted(depth + 1, "l_inf-distance layer"), layers)
@@ -57,7 +66,26 @@ def _convolutional(state: State, head: bool) -> Found:
     dense = names_of("feature.conv.", ("weight", MEAN), depth) | names_of("feature.fc", ("weight", MEAN))
     check_names(state, dense | (HEAD if head else LAST), f"{model} of {REPOSITORY}")
     rest = f"a dense one and {_head(state)}" if head else "2 dense ones"
-    return Found(REPOSITORY, model, f"{counted(depth, 'l_inf-distance convolution')}, {rest}")
+    parts = f"{counted(depth, 'l_inf-distance convolution')}, {rest}"
+    if depth != len(STRIDES):
+        raise CheckpointError(
+            f"it holds {model} of {REPOSITORY} with {parts}; expected {len(STRIDES)} convolutions"
+        )
+    layers = [_convolution(state, index) for index in range(depth)] + [layer(state, "feature.fc", MEAN, 4)]
+    if head:
+        return Found(REPOSITORY, model, parts, tuple(layers), (linear(state, FIRST), linear(state, SECOND)))
+    return Found(REPOSITORY, model, parts, (*layers, layer(state, "feature.fc_last", None, 4)))
+
+
+def _convolution(state: State, index: int) -> Layer:
+    place = f"feature.conv.{index}"
+    weight, mean = state[f"{place}.weight"], state[f"{place}.{MEAN}"]
+    if weight.ndim != 4 or weight.shape[2:] != (KERNEL, KERNEL) or mean.shape != weight.shape[:1]:
+        raise CheckpointError(
+            f"{place} has a weight of shape {tuple(weight.shape)} and a {MEAN} of shape {tuple(mean.shape)}; "
+            f"expected (outputs, inputs, {KERNEL}, {KERNEL}) and (outputs,)"
+        )
+    return Layer(weight.flatten(1), mean, None, moves=Moves(KERNEL, STRIDES[index], 1))
 
 
 def _head(state: State) -> str:

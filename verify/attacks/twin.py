@@ -17,6 +17,7 @@ from linfdeploy.engines.base import Images
 from linfdeploy.kernels.torch.linf_dist import linf_dist
 from linfdeploy.kernels.torch.lp_dist import lp_dist
 from linfdeploy.kernels.torch.sort_dist import sort_dist
+from linfdeploy.nets.windows import Window
 from linfdeploy.onnx.pixel_net import PIXEL_MAX, PixelNet
 from linfdeploy.verify.attacks.attempt import Rows
 
@@ -25,7 +26,7 @@ __all__ = ["Best", "Boxes", "Twin", "few_threads", "margins", "strongest_others"
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
 
-# Of nets with fewer weights a step takes milliseconds, of which threads that wait for each other take most.
+# Of nets with fewer differences a step takes milliseconds, of which threads that wait for each other take most.
 SMALL = 2**20
 
 
@@ -33,7 +34,7 @@ SMALL = 2**20
 def few_threads(net: PixelNet) -> Iterator[None]:
     """Keeps torch to one thread while a small net is attacked."""
     before = torch.get_num_threads()
-    if sum(layer.weight.size for layer in net.layers) < SMALL:
+    if sum(layer.weight.size * layer.positions for layer in net.layers) < SMALL:
         torch.set_num_threads(1)
     try:
         yield
@@ -48,11 +49,13 @@ class Twin:
         self._layers = [
             (
                 torch.from_numpy(layer.weight.astype(np.float32)),
-                torch.from_numpy(layer.bias.astype(np.float32)),
+                torch.from_numpy(layer.output_bias.astype(np.float32)),
                 None if layer.sort is None else torch.from_numpy(layer.sort.copy()),
+                layer.window,
             )
             for layer in net.layers
         ]
+        self._centre = torch.from_numpy(net.input_centre)
         self._steps = 2.0 ** (net.grid or 0)
         head = () if net.head is None else zip(net.head.weights, net.head.biases, strict=True)
         self._head = [
@@ -66,11 +69,14 @@ class Twin:
 
         Sorted distances are what they are at every p: several inputs have a gradient already.
         """
-        for weight, bias, sort in self._layers:
+        x = x - self._centre
+        for weight, bias, sort, window in self._layers:
+            rows = x if window is None else _rows(x, window)
             if sort is not None:
-                x = self._rounded(sort_dist(x, weight, sort)) + bias
+                y = self._rounded(sort_dist(rows, weight, sort))
             else:
-                x = (linf_dist(x, weight) if math.isinf(p) else lp_dist(x, weight, p)) + bias
+                y = linf_dist(rows, weight) if math.isinf(p) else lp_dist(rows, weight, p)
+            x = (y if window is None else _flat(y, window)) + bias
         if not self._head:
             return -x
         for index, (weight, bias) in enumerate(self._head):
@@ -98,6 +104,17 @@ class Twin:
         losses = loss(logits)
         (gradient,) = torch.autograd.grad(losses.sum(), x)
         return logits.detach(), losses.detach(), gradient
+
+
+def _rows(x: torch.Tensor, window: Window) -> torch.Tensor:
+    """Returns what windows show of flat images, as `Window.rows` does."""
+    shown = F.unfold(x.view(-1, *window.shape), window.kernel, 1, window.padding, window.stride)
+    return shown.transpose(1, 2).reshape(-1, window.terms)
+
+
+def _flat(y: torch.Tensor, window: Window) -> torch.Tensor:
+    """Returns the flat images that rows make up, as `Window.flat` does."""
+    return y.view(-1, window.positions, y.shape[1]).transpose(1, 2).flatten(1)
 
 
 @dataclass(frozen=True)

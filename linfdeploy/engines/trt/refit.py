@@ -65,7 +65,10 @@ def refit_engine(trt: ModuleType, log: Log, engine: Any, constants: Constants) -
 
 
 def _kind(graph: DeployedGraph) -> tuple[object, object, object]:
-    sizes = [layer.weight.shape for layer in graph.net.layers]
+    sizes = [
+        layer.weight.shape if layer.window is None else (layer.weight.shape, layer.window)
+        for layer in graph.net.layers
+    ]
     return (graph.net.input_shape, *sizes), graph.net.precision, graph.options
 
 

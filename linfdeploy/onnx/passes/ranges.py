@@ -12,7 +12,7 @@ any association of the two, flushing denormals or not.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -20,12 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from linfdeploy.errors import ExportError
+from linfdeploy.nets.windows import Window
 from linfdeploy.onnx.chain import Doubles
 from linfdeploy.onnx.passes.sort_weights import MOST_TERMS, bits_of_weights
 from linfdeploy.onnx.pixel_net import EXACT_BITS, MAX_GRID, PIXEL_MAX, PixelLayer, PixelNet, on_grid
 
 __all__ = [
     "LayerRange",
+    "centre_gap",
     "check_exact",
     "check_finite",
     "exactness_gap",
@@ -53,10 +55,16 @@ class LayerRange:
 
 
 def value_ranges(net: PixelNet) -> tuple[LayerRange, ...]:
-    """Bounds every layer over the box [0, 255]^I by interval arithmetic in float64, widened by its roundings."""
-    lower, upper = np.zeros(net.inputs), np.full(net.inputs, float(PIXEL_MAX))
+    """Bounds every layer over the box [0, 255]^I by interval arithmetic in float64, widened by its roundings.
+
+    Of a convolution one window is bounded that stands for all: at each channel it may hold what any place of the
+    channel may, and the zeros beside it.
+    """
+    centre = net.input_centre.astype(np.float64)
+    lower, upper = 0.0 - centre, float(PIXEL_MAX) - centre
     ranges = []
     for layer in net.layers:
+        lower, upper = _shown(lower, layer.window, np.min), _shown(upper, layer.window, np.max)
         weight, bias = layer.weight.astype(np.float64), layer.bias.astype(np.float64)
         far = np.maximum(np.abs(lower - weight), np.abs(upper - weight))
         near = np.maximum(np.maximum(lower - weight, weight - upper), 0.0)
@@ -75,6 +83,7 @@ def value_ranges(net: PixelNet) -> tuple[LayerRange, ...]:
             )
         )
         lower, upper = np.nextafter(nearest + bias, -np.inf), np.nextafter(farthest + bias, np.inf)
+        lower, upper = np.repeat(lower, layer.positions), np.repeat(upper, layer.positions)
     return tuple(ranges)
 
 
@@ -87,11 +96,13 @@ def exactness_gap(net: PixelNet, grid: int) -> str | None:
     for index, layer in enumerate(net.layers):
         if layer.weight.dtype != np.float32 or not _layer_on_grid(layer, grid):
             return f"layer {index} has weights or biases off the grid of 2^-{grid} pixel in float32"
+    if not on_grid(net.input_centre, grid):
+        return f"the centre is off the grid of 2^-{grid} pixel"
     limit = 2.0 ** (EXACT_BITS - grid)
     ranges = value_ranges(net)
     if reason := _sorting_gap(net, ranges, grid):
         return reason
-    reach = _largest_partial_sum(ranges)
+    reach = _largest_partial_sum(net, ranges)
     if reach >= limit:
         return (
             f"values reach {reach:.6g} pixels where the grid of 2^-{grid} allows {limit:g}: "
@@ -139,23 +150,41 @@ def never_rounds(net: PixelNet) -> bool:
     if net.sorts:
         return net.grid is not None and exactness_gap(net, net.grid) is None
     info = np.finfo(net.format)
-    reach = _largest_partial_sum(value_ranges(net))
+    reach = _largest_partial_sum(net, value_ranges(net))
     if not reach < float(info.max) / 2:
         return False
     # The finest grid on which whatever occurs has few enough bits, and is never subnormal.
     grid = min(info.nmant + 1 - math.frexp(reach)[1], -info.minexp)
-    return reach < 2.0 ** (info.nmant + 1 - grid) and all(_layer_on_grid(layer, grid) for layer in net.layers)
+    constants = all(_layer_on_grid(layer, grid) for layer in net.layers) and on_grid(net.input_centre, grid)
+    return reach < 2.0 ** (info.nmant + 1 - grid) and constants
 
 
 def overflow_gap(net: PixelNet) -> str | None:
     """Says why a value may overflow the net's format, or returns None, which proves that none does."""
     largest = float(np.finfo(net.format).max)
     ranges = value_ranges(net)
-    reach = max(_largest_partial_sum(ranges), _largest_in_head(net, ranges))
+    reach = max(_largest_partial_sum(net, ranges), _largest_in_head(net, ranges))
     if reach < largest / 2:
         return None
     mend = "use --precision fp32" if net.format == np.float16 else "check the checkpoint"
     return f"values reach {reach:g} pixels where {net.precision} ends at {largest:g}: {mend}"
+
+
+def centre_gap(net: PixelNet) -> str | None:
+    """Says why the difference of a pixel and the centre may round, or returns None: every one was looked at.
+
+    So neither the place of a rounding nor a subnormal number shows there, in whatever format.
+    """
+    if net.centre is None:
+        return None
+    pixels = np.arange(PIXEL_MAX + 1)[:, None]
+    with np.errstate(over="ignore"):
+        found = pixels.astype(net.format) - net.centre
+    if np.array_equal(found.astype(np.float64), pixels - net.centre.astype(np.float64)) and on_grid(
+        net.centre, -int(np.finfo(net.format).minexp)
+    ):
+        return None
+    return f"the centre {net.centre.tolist()} is too fine for {net.precision} to subtract it from pixels exactly"
 
 
 def check_finite(net: PixelNet) -> None:
@@ -164,7 +193,7 @@ def check_finite(net: PixelNet) -> None:
     Raises:
         ExportError: A value may; the numbers say which.
     """
-    if reason := overflow_gap(net):
+    if reason := overflow_gap(net) or centre_gap(net):
         raise ExportError(reason)
 
 
@@ -178,7 +207,7 @@ def rounding_error(net: PixelNet, ranges: Sequence[LayerRange]) -> Fraction:
     info = np.finfo(net.format)
     unit = Fraction(float(info.eps)) / 2 * (1 + Fraction(1, 2**10))
     flush = Fraction(float(info.smallest_normal))
-    distance, bias, error = Fraction(PIXEL_MAX), Fraction(0), Fraction(0)
+    distance, bias, error = Fraction(PIXEL_MAX), Fraction(_largest_centre(net)), Fraction(0)
     for layer, of_net in zip(ranges, net.layers, strict=True):
         largest = distance + error + bias + Fraction(layer.weight)
         error += unit * (2 + unit) * largest + 3 * flush
@@ -202,8 +231,23 @@ def _distances(differences: Doubles, sort: npt.NDArray[np.float32] | None) -> Do
     return distances
 
 
-def _largest_partial_sum(ranges: Sequence[LayerRange]) -> float:
-    distance, bias, reach = float(PIXEL_MAX), 0.0, 0.0
+def _shown(ends: Doubles, window: Window | None, hull: Callable[..., Doubles]) -> Doubles:
+    """Returns the ends (I,) of what one row of weights meets; of windows the hull of each channel and zero."""
+    if window is None:
+        return ends
+    by_channel = hull(ends.reshape(window.shape[0], -1), axis=1)
+    if window.pads:
+        by_channel = hull(np.stack([by_channel, np.zeros_like(by_channel)]), axis=0)
+    return np.repeat(by_channel, window.kernel**2)
+
+
+def _largest_centre(net: PixelNet) -> float:
+    return float(np.abs(net.input_centre).max())
+
+
+def _largest_partial_sum(net: PixelNet, ranges: Sequence[LayerRange]) -> float:
+    # A centre is added to the image as a bias is to a distance.
+    distance, bias, reach = float(PIXEL_MAX), _largest_centre(net), 0.0
     for layer in ranges:
         reach = max(reach, (distance + bias + layer.weight) * SLACK)
         distance, bias = layer.distance, layer.bias

@@ -3,15 +3,64 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from linfdeploy.errors import ExportError
-from linfdeploy.onnx.chain import Doubles
-from linfdeploy.onnx.mlp_head import MlpHead
-from linfdeploy.onnx.pixel_net import PixelLayer, Precision
+from linfdeploy.onnx.chain import Centre, Chain, Distance, Doubles
+from linfdeploy.onnx.mlp_head import Floats, MlpHead
+from linfdeploy.onnx.passes.fold import fold_centre, fold_shifts
+from linfdeploy.onnx.pixel_net import PIXEL_MAX, PixelLayer, Precision
 
-__all__ = ["round_head", "round_layers"]
+__all__ = ["round_centre", "round_distances", "round_head", "round_layers"]
+
+
+def round_distances(chain: Chain, precision: Precision, grid: int) -> tuple[tuple[PixelLayer, ...], Floats | None]:
+    """Rounds what stands in front of the head to the deployed format, see `round_layers` and `round_centre`.
+
+    Args:
+        chain: In pixels.
+        precision: Of the deployed net.
+        grid: k of the grid; used by `exact` only.
+
+    Returns:
+        The layers, their sort weights left out; and what is subtracted before them, (C,), or None.
+
+    Raises:
+        ExportError: A value is beyond the format's range.
+    """
+    centre = round_centre(chain, precision, grid)
+    folded = fold_centre(chain, None if centre is None else centre.astype(np.float64))
+    layers = round_layers(fold_shifts(folded), precision, grid)
+    windows = [step.window for step in folded.steps if isinstance(step, Distance)]
+    return tuple(replace(layer, window=of) for layer, of in zip(layers, windows, strict=True)), centre
+
+
+def round_centre(chain: Chain, precision: Precision, grid: int) -> Floats | None:
+    """Rounds a chain's Centre so far that no difference of a pixel and it is ever rounded in the deployed format.
+
+    Args:
+        chain: In pixels.
+        precision: `exact` rounds to the grid, which the proof of the net judges; `fp32` and `fp16` to the finest
+            multiples of a power of two with which all differences fit.
+        grid: k of the grid; used by `exact` only.
+
+    Returns:
+        (C,) in the deployed format; None: there is no Centre.
+
+    Raises:
+        ExportError: A value is beyond the format's range.
+    """
+    if not isinstance(step := chain.steps[0], Centre):
+        return None
+    if precision != "exact":
+        dtype = np.float16 if precision == "fp16" else np.float32
+        reach = float(np.maximum(np.abs(step.offset), np.abs(PIXEL_MAX - step.offset)).max()) + 1.0
+        grid = np.finfo(dtype).nmant + 1 - math.frexp(reach)[1]
+    return _rounded(np.rint(step.offset * 2.0**grid) / 2.0**grid, precision, grid, "the centre")
 
 
 def round_layers(

@@ -136,26 +136,10 @@ def test_options_go_before_the_data_sets_statistics(tmp_path: Path) -> None:
 # --- nets that ours cannot be
 
 V1_DENSE = {name: value for name, value in papers.v1_state(NET).items() if "fc_last" not in name}
-CONV = {
-    **{f"feature.conv.{index}.weight": torch.ones(4, 4, 3, 3) for index in range(5)},
-    **{f"feature.conv.{index}.normalize.running_mean": torch.ones(4) for index in range(5)},
-    "feature.fc.weight": torch.ones(7, 16, 1, 1),
-    "feature.fc.normalize.running_mean": torch.ones(7),
-}
-CONV_LAST = {"feature.fc_last.weight": torch.ones(3, 7, 1, 1), "feature.fc_last.bias": torch.ones(3)}
 SCALAR = {"scalar": torch.ones(1)}
 
 
 UNSUPPORTED = {
-    "v1 conv": (
-        {**CONV, **CONV_LAST},
-        "Conv of L_inf-dist-net, 5 l_inf-distance convolutions, 2 dense ones",
-    ),
-    "v1 conv head": (
-        {**CONV, **papers.head_v1(7, 8, 3)},
-        "ConvFeature of L_inf-dist-net, 5 l_inf-distance convolutions, a dense one and an MLP head "
-        "of 8 hidden units",
-    ),
     "sort head 2x": (
         {**V2_DENSE, **head_v2(20), **SCALAR},
         "SortHybridModel2 of SortNet, an l_inf-distance convolution, 2 sort-neuron layers at 4 "
@@ -171,8 +155,8 @@ def test_what_is_not_supported_yet_is_named(prefix: str, state: papers.State, wh
     path = tmp_path / "model.pth"
     save_v2(path, {f"{prefix}{name}": value.clone() for name, value in state.items()})
     assert refused(path) == (
-        f"it holds {what}, which is not supported yet; expected MLP or MLPFeature of L_inf-dist-net, MLPModel or "
-        "HybridModel of L_inf-dist-net-v2, or SortMLPModel or SortHybridModel of SortNet"
+        f"it holds {what}, which is not supported yet; expected a net of L_inf-dist-net, MLPModel or HybridModel "
+        "of L_inf-dist-net-v2, or SortMLPModel or SortHybridModel of SortNet"
     )
 
 
