@@ -28,9 +28,9 @@ constexpr float kAllBits = 37;
 // From here on most terms are negligible, and a search for the others pays; with fewer bits, from a smaller p
 // on. Below it, whole exponents are raised by multiplication, with one rounding a factor.
 constexpr float kSearchFrom = 40;
-// Whole exponents up to here as well where fewer bits are kept: a dozen multiplications cost less than a
-// search in a trained net, many of whose terms are near the largest, and their error, 2^-16, is far below
-// what is left out.
+// Whole exponents up to here as well where fewer bits are kept. While p is small, many terms of a trained net
+// are near the largest, and a dozen multiplications cost less than a search; from p = 64 on they cost as much
+// or more (docs/kernels.md). Their error, 2^-16, is far below what is left out.
 constexpr float kMultipliedUpTo = 128;
 
 // No ratio above this is negligible, however large p: their rounding would decide.
