@@ -16,7 +16,7 @@ DROP = 5
 
 # Below this p a CPU takes whole powers by squaring, and others by logarithms: from p = 40 on only where terms
 # that hardly count may be left out (`kept_bits`).
-WHOLE_BELOW = 128
+WHOLE_BELOW = 48
 
 
 @dataclass(frozen=True)

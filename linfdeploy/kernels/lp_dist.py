@@ -56,7 +56,7 @@ def lp_dist(
             must be of one kind (`linfdeploy.kernels.torch.lp_dist.lp_dist_kind`). Where they are not, or where it
             holds no p >= 1, the result is undefined.
         kept_bits: Terms below 2^-kept_bits of the largest may be left out, of distances and gradients, as a CPU
-            does from p = kept_bits on or so, but for whole p up to 128 where it is less than the default; 0: none
+            does from p = kept_bits on or so, but for whole p up to 48 where it is less than the default; 0: none
             may. The distance falls short by at most
             I 2^-kept_bits / p of itself. Less than the default saves time, and is for training.
 

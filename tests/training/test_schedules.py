@@ -120,12 +120,12 @@ def test_an_empty_interval_is_over_at_once() -> None:
     assert dials_at(at_infinity, 0, STEPS).p == math.inf
 
 
-def test_whole_norms_below_128() -> None:
+def test_whole_norms_below_48() -> None:
     recipe = replace(RECIPE, p_start=8.0, p_end=1000.0, p_from_epoch=1, p_until_epoch=9, epochs=10, p_whole=True)
     found = [dials_at(recipe, step, 100).p for step in range(1000)]
     plain = [dials_at(replace(recipe, p_whole=False), step, 100).p for step in range(1000)]
-    assert set(range(8, 128)) <= {p for p in found if p <= 128}
+    assert set(range(8, 48)) <= {p for p in found if p <= 48}
     for p, exact in zip(found, plain, strict=True):
-        assert p == (exact if exact >= 128 else pytest.approx(exact, abs=0.5))
-        assert p >= 128 or p.is_integer()
-    assert not all(p.is_integer() for p in plain if p < 128)
+        assert p == (exact if exact >= 48 else pytest.approx(exact, abs=0.5))
+        assert p >= 48 or p.is_integer()
+    assert not all(p.is_integer() for p in plain if p < 48)

@@ -29,9 +29,9 @@ constexpr float kAllBits = 37;
 // on. Below it, whole exponents are raised by multiplication, with one rounding a factor.
 constexpr float kSearchFrom = 40;
 // Whole exponents up to here as well where fewer bits are kept. While p is small, many terms of a trained net
-// are near the largest, and a dozen multiplications cost less than a search; from p = 64 on they cost as much
-// or more (docs/kernels.md). Their error, 2^-16, is far below what is left out.
-constexpr float kMultipliedUpTo = 128;
+// are near the largest, and ten multiplications cost less than a search; from p = 64 on they cost as much or
+// more (docs/kernels.md). Their error, 2^-18, is far below what is left out.
+constexpr float kMultipliedUpTo = 48;
 
 // No ratio above this is negligible, however large p: their rounding would decide.
 constexpr double kNeverNegligible = 1 - 0x1p-16;
