@@ -247,16 +247,18 @@ inline void lp_dist_backward(Sizes n, const float* x, const float* w, float p, f
                              float* grad_w, float* scratch) {
   const int64_t x_size = n.batch * n.inputs, blocks = kGradBlocks - 1;
   float* const slope = scratch + (grad_x ? blocks * x_size : 0);
-  slopes_of(n.batch * n.outputs, p, largest, sum, grad_y, slope);
+  parallel(n.batch, n, [=](int64_t b) {
+    const int64_t at = b * n.outputs;
+    slopes_of(n.outputs, p, largest + at, sum + at, grad_y + at, slope + at);
+  });
   drop_negligible(n.batch * n.outputs, slope);
-  if (grad_x) fill_zero(grad_x, x_size);
-  if (grad_x) fill_zero(scratch, blocks * x_size);
-  if (grad_w) fill_zero(grad_w, n.outputs * n.inputs);
   const Power power = power_for(p, p - 1, kept_bits, kNegligibleExponent);
   const auto add = adding(power);
   parallel(kGradBlocks, n, [=](int64_t block) {
     const int64_t begin = block * n.outputs / kGradBlocks, end = (block + 1) * n.outputs / kGradBlocks;
     float* const to = block && grad_x ? scratch + (block - 1) * x_size : grad_x;
+    if (grad_x) fill_zero(to, x_size);
+    if (grad_w) fill_zero(grad_w + begin * n.inputs, (end - begin) * n.inputs);
     add({n, begin, end, {x, w, to, grad_w}, largest, slope}, power);
   });
   if (grad_x) add_blocks(n, scratch, grad_x);

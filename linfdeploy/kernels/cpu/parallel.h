@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Who runs the blocks of a kernel. The kernels own no threads: they are handed a Pool, which is the fork and
-// join of this file or a runtime's own thread pool.
+// Who runs the blocks of a kernel: a Pool that it is handed, which is the fork and join of this file or a
+// runtime's own thread pool.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,9 @@ struct Pool {
   void* state;
 };
 
-// Fork and join, the calling thread included. It keeps no threads waiting: they would spin against those of
-// torch's own pool, which on a small machine costs more than it gains, and would not survive a fork.
+// Fork and join, the calling thread included, with helpers that sleep in between: they would spin against the
+// threads of torch's own pool, which on a small machine costs more than it gains. A process that forks starts
+// new ones; a thread that finds them at work for another one works alone.
 Pool fork_join(int threads);
 
 // Calls body(context, block) once for every block in [0, blocks), in the default floating-point environment:
