@@ -18,6 +18,7 @@ class Augmentation:
 
     Attributes:
         padding: Pixels added on each side before cropping.
+        share: Of the images, how many are cropped at random; the others from the middle.
         zeros: Whether they are black; else the edge is repeated.
         side: Pixels of a crop either way; 0 keeps the size.
         flip: Whether half of the images are mirrored, left to right.
@@ -27,11 +28,13 @@ class Augmentation:
     zeros: bool = False
     side: int = 0
     flip: bool = False
+    share: float = 1.0
 
     @classmethod
     def of(cls, recipe: Recipe) -> Augmentation:
         """Returns what a recipe asks for."""
-        return cls(recipe.crop_padding, recipe.crop_fill == "zero", recipe.crop_size, recipe.flip)
+        fill_is_zero = recipe.crop_fill == "zero"
+        return cls(recipe.crop_padding, fill_is_zero, recipe.crop_size, recipe.flip, recipe.crop_share)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Returns height and width of what comes out."""
@@ -51,9 +54,12 @@ class Augmentation:
             negative numbers, and 1 for a mirror image, else 0.
         """
         drawn = torch.zeros(3, count, dtype=torch.int64)
+        kept = torch.rand(count, generator=generator) >= self.share if self.share < 1 else None
         for row, (whole, part) in enumerate(zip((height, width), self.size(height, width), strict=True)):
             if (last := whole + self.padding - part) > -self.padding:
                 drawn[row] = torch.randint(-self.padding, last + 1, (count,), generator=generator)
+            if kept is not None:
+                drawn[row, kept] = (whole - part) // 2
         if self.flip:
             drawn[2] = torch.randint(0, 2, (count,), generator=generator)
         return drawn

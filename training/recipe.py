@@ -51,7 +51,7 @@ class Recipe:
         p_end: The norm just before `p_until_epoch`, reached geometrically.
         p_from_epoch: Where p starts to grow.
         p_until_epoch: Where p becomes infinity.
-        p_whole: Whether p is rounded to whole numbers below 128, whose powers cost a CPU a fraction of others'.
+        p_whole: Whether p is rounded to whole numbers below 48, whose powers cost a CPU a fraction of others'.
         kept_bits: Terms of distances below 2^-kept_bits of the largest may be left out (`kernels.lp_dist`); less
             than the default is a rougher relaxation that costs a CPU less. The net at p = infinity has none.
         loss: `mixture` (cross-entropy and clipped hinge), `hinge`, `crossentropy` (of the worst margins) or
@@ -78,6 +78,7 @@ class Recipe:
         eps_warmup_epochs: Epochs over which it grows from 0 to `eps_train`; 0: it is `eps_train` throughout.
         eps_smooth: The share of the warmup over which it grows with the fourth power before it grows linearly.
         crop_padding: Images are shifted at random by up to this many pixels.
+        crop_share: The share of the images that are cropped at random; the others are cropped from the middle.
         crop_fill: What enters at the side: `edge`, the edge repeated, or `zero`, black.
         crop_size: Side of the square that is cropped at random, and from the middle of test images; 0: all of it.
         flip: Whether half of the images are mirrored, left to right.
@@ -127,6 +128,7 @@ class Recipe:
     eps_warmup_epochs: int = 0
     eps_smooth: float = 0.0
     crop_padding: int = 0
+    crop_share: float = 1.0
     crop_fill: str = "edge"
     crop_size: int = 0
     flip: bool = False

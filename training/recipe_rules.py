@@ -93,6 +93,7 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "eps_warmup_epochs": (_between(0, 10**6), "0 (off) or a number of epochs"),
     "eps_smooth": (lambda value: 0 <= value < 1, "0 (linear) or a share of the warmup below 1"),
     "crop_padding": (_between(0, 64), "0 (off) to 64 pixels"),
+    "crop_share": SHARE,
     "crop_fill": (lambda value: value in {"edge", "zero"}, "'edge' or 'zero'"),
     "crop_size": (_between(0, 4096), "0 (off) to 4096 pixels"),
     "flip": (lambda _: True, "true or false"),

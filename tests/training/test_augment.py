@@ -56,6 +56,24 @@ def test_all_crops_and_mirror_images_occur_about_equally_often() -> None:
     assert counts.max() < 1200
 
 
+@pytest.mark.parametrize("how", [Augmentation(2, share=0.3), Augmentation(1, side=5, flip=True, share=0.3)])
+def test_the_other_images_are_cropped_from_the_middle(how: Augmentation) -> None:
+    _, drawn = augmented(how, torch.zeros(4000, 1, 8, 7), 0)
+    middle = torch.tensor([(8 - how.side) // 2, (7 - how.side) // 2] if how.side else [0, 0])
+    stays = (drawn[:2] == middle[:, None]).all(0).double().mean()
+    places = (9 - how.side + 2 * how.padding) * (8 - how.side + 2 * how.padding) if how.side else 25
+    # 0.7, and of the others those that meet the middle by chance; of 4000 within five standard errors.
+    assert abs(stays - 0.7 - 0.3 / places) < 5 * (0.21 / 4000) ** 0.5
+    assert bool((drawn[2] == 1).any()) == how.flip
+
+
+def test_a_share_of_all_draws_what_no_share_draws() -> None:
+    """So that the recipes without one have the batches that they had."""
+    images = images_of(30, 1, 8, 8)
+    first, second = (augmented(how, images, 7)[1] for how in (Augmentation(2), Augmentation(2, share=1.0)))
+    assert torch.equal(first, second)
+
+
 def test_offsets_come_from_the_generator_alone() -> None:
     images = images_of(30, 1, 8, 8)
     first, second = (augmented(Augmentation(2), images, 7)[0] for _ in range(2))

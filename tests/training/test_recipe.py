@@ -147,6 +147,7 @@ def test_overrides_are_toml_and_the_last_counts(recipe_file: Path) -> None:
         ('eps_test="8/0"', "eps_test is '8/0'; expected a number"),
         ("beta2=1", "beta2 is 1.0; expected a decay from 0 to below 1"),
         ("crop_padding=-1", "crop_padding is -1; expected 0 (off) to 64 pixels"),
+        ("crop_share=1.5", "crop_share is 1.5; expected a share from 0 to 1"),
         ("crop_fill=mirror", "crop_fill is 'mirror'; expected 'edge' or 'zero'"),
         ("crop_size=-1", "crop_size is -1; expected 0 (off) to 4096 pixels"),
         ("flip=1", "flip is 1; expected true or false"),
