@@ -82,8 +82,9 @@ class _Search:
     rng: np.random.Generator
 
     def sizes(self) -> npt.NDArray[np.float64]:
-        """How many images each box holds, (N,)."""
-        sizes: npt.NDArray[np.float64] = (self.upper.astype(np.float64) - self.lower + 1).prod(1)
+        """How many images each box holds, (N,); infinity where that is beyond a float64."""
+        with np.errstate(over="ignore"):
+            sizes: npt.NDArray[np.float64] = (self.upper.astype(np.float64) - self.lower + 1).prod(1)
         return sizes
 
     def run(self, samples: Rows, x: Images) -> Logits:
