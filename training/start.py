@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from linfdeploy.nets.layers import LinfDistConv
+from linfdeploy.nets.convolutions import LinfDistConv
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.nets.spec import NetSpec
 from linfdeploy.training.augment import Augmentation

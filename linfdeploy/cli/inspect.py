@@ -82,12 +82,14 @@ def _precision(graph: DeployedGraph) -> str:
 
 
 def _kind(layer: PixelLayer) -> str:
+    name = "LinfDist" if layer.sort is None else "SortDist"
+    terms = "" if layer.sort is None else f" of {len(layer.sort)} terms,"
     sizes = f"{layer.inputs} -> {layer.outputs}"
-    if (window := layer.window) is not None:
-        shapes = " to ".join("x".join(map(str, s)) for s in (window.shape, (len(layer.weight), *window.places)))
-        moves = f"kernel {window.kernel}, stride {window.stride}, padding {window.padding}"
-        return f"LinfDistConv {sizes}, {shapes}, {moves}"
-    return f"LinfDist {sizes}" if layer.sort is None else f"SortDist of {len(layer.sort)} terms, {sizes}"
+    if (window := layer.window) is None:
+        return f"{name}{terms} {sizes}"
+    shapes = " to ".join("x".join(map(str, s)) for s in (window.shape, (len(layer.weight), *window.places)))
+    moves = f"kernel {window.kernel}, stride {window.stride}, padding {window.padding}"
+    return f"{name}Conv{terms} {sizes}, {shapes}, {moves}"
 
 
 def _layers(graph: DeployedGraph) -> Iterator[tuple[str, object]]:

@@ -32,6 +32,7 @@ __all__ = [
     "check_same_shape",
     "check_sort_weights",
     "dtype_name",
+    "pair_from",
     "tensors",
     "threads_for_numpy",
     "window_over",
@@ -142,6 +143,12 @@ def window_over(
         )
     _check_counts(op, x, w, x.shape[0] * w.shape[0] * high * wide)
     return Window(*moves, (high, wide))
+
+
+def pair_from(values: Sequence[int]) -> Pair:
+    """Returns two numbers that torch handed on as a list."""
+    vertical, horizontal = values
+    return vertical, horizontal
 
 
 def check_power(op: str, p: float) -> None:

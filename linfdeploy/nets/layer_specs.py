@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The types of layers, as plain data.
 
-A further type is a dataclass and its row in LAYER_TYPES; its torch layer is a row in `linfdeploy.nets.layers`.
+A further type is a dataclass and its row in LAYER_TYPES; its torch layer is a row in `linfdeploy.nets.net`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol
 
 from linfdeploy.errors import CheckpointError, brief
@@ -20,6 +20,7 @@ __all__ = [
     "LinearSpec",
     "LinfDistConvSpec",
     "LinfDistSpec",
+    "SortDistConvSpec",
     "SortDistSpec",
     "layer_from_json",
     "read_fields",
@@ -211,6 +212,40 @@ class SortDistSpec:
 
 
 @dataclass(frozen=True)
+class SortDistConvSpec(LinfDistConvSpec):
+    """The layer of `SortDistSpec` on every window of an image, with zeros beside it.
+
+    Attributes:
+        keep: The chance of an input to be in a subset.
+        terms: The most differences that are weighed, at most what a window shows and MOST_TERMS.
+    """
+
+    keep: float = field(kw_only=True)
+    terms: int = field(kw_only=True)
+    type: str = "sort_dist_conv"
+
+    def __post_init__(self) -> None:
+        """Checks that the window fits and that there are weights.
+
+        Raises:
+            CheckpointError: One is not so.
+        """
+        super().__post_init__()
+        assert self.on_rows
+
+    @property
+    def on_rows(self) -> SortDistSpec:
+        """The dense layer on what a window shows."""
+        shown = self.window.terms
+        return SortDistSpec(shown, self.filters, self.mean_shift, self.bias, self.keep, self.terms)
+
+    @property
+    def parts(self) -> str:
+        """What belongs to the layer besides its weights, in words."""
+        return f"{super().parts}, keep {self.keep:g}, {self.terms} terms"
+
+
+@dataclass(frozen=True)
 class LinearSpec:
     """One layer of the head, `y = activation(W x / sqrt(I) + b)`: `W` is what is trained and stored.
 
@@ -249,6 +284,7 @@ LAYER_TYPES: Mapping[str, type[Any]] = {
     "linf_dist": LinfDistSpec,
     "linf_dist_conv": LinfDistConvSpec,
     "sort_dist": SortDistSpec,
+    "sort_dist_conv": SortDistConvSpec,
 }
 """Dataclasses that are `LayerSpec`s. Fields are int, float, bool or str; `__post_init__` checks what they mean."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -15,21 +15,18 @@ from torch import nn
 from linfdeploy.errors import KernelError
 from linfdeploy.kernels.checks import KEPT_BITS
 from linfdeploy.kernels.torch.linf_dist import linf_dist, linf_dist_bounds
-from linfdeploy.kernels.torch.linf_dist_conv import linf_dist_conv
 from linfdeploy.kernels.torch.lp_dist import lp_dist
 from linfdeploy.kernels.torch.sort_dist import sort_dist, sort_dist_bounds
-from linfdeploy.nets.layer_specs import LayerSpec, LinearSpec, LinfDistConvSpec, LinfDistSpec, SortDistSpec
+from linfdeploy.nets.layer_specs import LinearSpec, LinfDistSpec, SortDistSpec
 
 __all__ = [
     "Bounds",
     "DistanceLayer",
     "Linear",
     "LinfDist",
-    "LinfDistConv",
     "MeanShift",
     "Normalize",
     "SortDist",
-    "layer_of",
 ]
 
 Bounds: TypeAlias = tuple[torch.Tensor, torch.Tensor]
@@ -165,48 +162,6 @@ class LinfDist(DistanceLayer):
         return linf_dist_bounds(lower, upper, self.weight)
 
 
-class LinfDistConv(LinfDist):
-    """The layer `LinfDist` on every window of an image, whose places are rows of a batch: means are over both.
-
-    With gradients or at a finite norm the windows are gathered; otherwise `linf_dist_conv` computes, to the same
-    bits.
-
-    Attributes:
-        window: How the window moves.
-        weight: (filters, C*kernel*kernel) float32, each filter in (C, row, column) order.
-    """
-
-    def __init__(self, spec: LinfDistConvSpec) -> None:
-        super().__init__(LinfDistSpec(spec.window.terms, spec.filters, spec.mean_shift, spec.bias))
-        self.window = spec.window
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps flat images (N, C*H*W) to flat images (N, filters*H'*W'), both float32."""
-        if self.training or torch.is_grad_enabled() or not math.isinf(self.p):
-            return self.flat(super().forward(self.rows(x)))
-        images, kernel = x.view(-1, *self.window.shape), self.window.kernel
-        filters = self.weight.view(len(self.weight), self.window.shape[0], kernel, kernel)
-        y = linf_dist_conv(images, filters, self.window.stride, self.window.padding, 1)
-        if self.mean_shift is not None:
-            y = y - self.mean_shift.running_mean.view(-1, 1, 1)
-        return (y if self.bias is None else y + self.bias.view(-1, 1, 1)).flatten(1)
-
-    def bounds(self, lower: torch.Tensor, upper: torch.Tensor) -> Bounds:
-        """Bounds `forward` over boxes, as every distance layer does."""
-        lower, upper = super().bounds(self.rows(lower), self.rows(upper))
-        return self.flat(lower), self.flat(upper)
-
-    def rows(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns what the windows show of flat images (N, C*H*W): (N*H'*W', C*kernel*kernel), place by place."""
-        window = self.window
-        shown = F.unfold(x.view(-1, *window.shape), window.kernel, 1, window.padding, window.stride)
-        return shown.transpose(1, 2).reshape(-1, window.terms)
-
-    def flat(self, y: torch.Tensor) -> torch.Tensor:
-        """Returns the images that rows (N*H'*W', filters) make up, flat: (N, filters*H'*W')."""
-        return y.view(-1, self.window.positions, y.shape[1]).transpose(1, 2).flatten(1)
-
-
 class SortDist(DistanceLayer):
     """`y_o = sum_k c_k |x - w_o|_(k) - mean_o + b_o`, as it is evaluated; training takes subsets, see `subsets`.
 
@@ -280,20 +235,6 @@ class Linear(nn.Module):
     def activated(self, y: torch.Tensor) -> torch.Tensor:
         """Returns the activation of (N, O)."""
         return y.tanh() if self.activation == "tanh" else y
-
-
-MODULES: Mapping[str, Callable[[Any], nn.Module]] = {
-    "linear": Linear,
-    "linf_dist": LinfDist,
-    "linf_dist_conv": LinfDistConv,
-    "sort_dist": SortDist,
-}
-"""The torch layer of each type of `layer_specs.LAYER_TYPES`."""
-
-
-def layer_of(spec: LayerSpec) -> nn.Module:
-    """Returns the layer that a spec describes, with random weights."""
-    return MODULES[spec.type](spec)
 
 
 def _mean_of_rows(y: torch.Tensor) -> torch.Tensor:

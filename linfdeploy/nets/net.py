@@ -3,14 +3,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
 from torch import nn
 
-from linfdeploy.nets.layers import DistanceLayer, Linear, Normalize, SortDist, layer_of
-from linfdeploy.nets.spec import NetSpec
+from linfdeploy.nets.convolutions import LinfDistConv, SortDistConv
+from linfdeploy.nets.layers import DistanceLayer, Linear, LinfDist, Normalize, SortDist
+from linfdeploy.nets.spec import LayerSpec, NetSpec
 from linfdeploy.nets.subsets import draw_subsets, features_of_subsets, share_of_subsets
 
-__all__ = ["LinfNet"]
+__all__ = ["MODULES", "LinfNet", "layer_of"]
+
+MODULES: Mapping[str, Callable[[Any], nn.Module]] = {
+    "linear": Linear,
+    "linf_dist": LinfDist,
+    "linf_dist_conv": LinfDistConv,
+    "sort_dist": SortDist,
+    "sort_dist_conv": SortDistConv,
+}
+"""The torch layer of each type of `layer_specs.LAYER_TYPES`."""
 
 
 class LinfNet(nn.Module):
@@ -96,3 +109,8 @@ class LinfNet(nn.Module):
         """
         for layer in self.distances:
             layer.p, layer.p_now = p, p_now
+
+
+def layer_of(spec: LayerSpec) -> nn.Module:
+    """Returns the layer that a spec describes, with random weights."""
+    return MODULES[spec.type](spec)

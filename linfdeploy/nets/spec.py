@@ -15,12 +15,22 @@ from linfdeploy.nets.layer_specs import (
     LinearSpec,
     LinfDistConvSpec,
     LinfDistSpec,
+    SortDistConvSpec,
     SortDistSpec,
     layer_from_json,
     read_fields,
 )
 
-__all__ = ["MAX_UNITS", "LayerSpec", "LinearSpec", "LinfDistConvSpec", "LinfDistSpec", "NetSpec", "SortDistSpec"]
+__all__ = [
+    "MAX_UNITS",
+    "LayerSpec",
+    "LinearSpec",
+    "LinfDistConvSpec",
+    "LinfDistSpec",
+    "NetSpec",
+    "SortDistConvSpec",
+    "SortDistSpec",
+]
 
 MAX_UNITS = 2**24
 """The most inputs or outputs a layer may claim; beyond it a file is taken for hostile."""

@@ -16,6 +16,8 @@ from typing import TypeAlias
 
 import torch
 
+from linfdeploy.errors import KernelError
+from linfdeploy.nets.convolutions import SortDistConv
 from linfdeploy.nets.layers import MEAN_SHIFT_MOMENTUM, DistanceLayer, MeanShift, SortDist
 
 __all__ = ["SUB_BATCH", "Subsets", "draw_subsets", "features_of_subsets", "share_of_subsets"]
@@ -34,7 +36,15 @@ def draw_subsets(layers: Sequence[DistanceLayer], batch: int, generator: torch.G
         layers: The distance layers of a net, on the CPU.
         batch: Number of samples.
         generator: None: torch's own.
+
+    Raises:
+        KernelError: There are convolutions of sorted distances.
     """
+    if any(isinstance(layer, SortDistConv) for layer in layers):
+        raise KernelError(
+            "sort_dist_conv: a convolution of sorted distances in training, for which it has no subsets; expected "
+            "evaluation: call eval()"
+        )
     return [_drawn(layer, -(-batch // SUB_BATCH), generator) for layer in layers]
 
 

@@ -113,7 +113,8 @@ def model_from_checkpoint_net(net: LinfNet, options: ExportOptions, checkpoint_s
         )
     pixel_net = pixel_net_from_net(net, options.precision, options.grid)
     if reason := form_gap(pixel_net, options.graph.form):
-        raise ExportError(f"{reason}: use --form standard, or --precision exact or fp32")
+        other = ", or --precision exact or fp32" if options.precision == "fp16" else ""
+        raise ExportError(f"{reason}: use --form standard{other}")
     metadata = {
         "format": "linfdeploy.onnx/1",
         "linfdeploy": __version__,

@@ -5,50 +5,35 @@ Its attributes are those of ONNX's Conv: strides (s, t), dilations (d, e), pads 
 
     Y[n,o,p,q] = max_{c,k,l} |X'[n,c,p s + k d - a,q t + l e - b] - W[o,c,k,l]| + B[o],   X' = X, zero outside
 
-As with `linf_dist`, a graph may carry a function of the op's own name. It gathers the windows, by indices that it
-computes from the attributes, and is `LinfDist` on these rows: no product ever touches a value.
+As with `linf_dist`, a graph may carry a function of the op's own name: `LinfDist` on the windows' rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
-
 import onnx
-from onnx import AttributeProto, FunctionProto, NodeProto, helper
+from onnx import FunctionProto, NodeProto, helper
 
 from linfdeploy.nets.windows import Window
 from linfdeploy.onnx import linf_dist
 from linfdeploy.onnx.linf_dist import DOMAIN, DOMAIN_VERSION
-from linfdeploy.plugins_trt import PLUGIN_NAMESPACE, PLUGIN_VERSION
+from linfdeploy.onnx.window_nodes import (
+    ATTRIBUTES,
+    Integers,
+    attributes_of,
+    held,
+    referred,
+    schema_attributes,
+    window_nodes,
+)
 
-__all__ = ["MOVES", "OP", "function", "moves_of", "node", "register_schema", "standard_nodes"]
+__all__ = ["OP", "function", "node", "register_schema", "standard_nodes"]
 
 OP = "LinfDistConv"
-
-MOVES = ("kernel_shape", "strides", "pads", "dilations")
-"""The attributes that say how the window moves; every node that is written has them."""
-
-# Where the places of one axis, and the steps of a window along it, are spread out to (H', W', kH, kW).
-SPREADS = (("rows", [1, 2, 3], [0, 1, 3]), ("columns", [0, 2, 3], [0, 1, 2]))
-
-# From an attribute's name to the one of a Constant that holds it.
-Integers: TypeAlias = Callable[[str], AttributeProto]
-
-
-def moves_of(window: Window) -> dict[str, list[int]]:
-    """Returns a window as the values of MOVES."""
-    two = window.kernel, window.stride, window.padding, 1
-    kernel, stride, padding, dilation = ([value, value] for value in two)
-    return dict(zip(MOVES, (kernel, stride, padding * 2, dilation), strict=True))
 
 
 def node(x: str, w: str, b: str, y: str, name: str, window: Window) -> NodeProto:
     """Returns a LinfDistConv node with the attributes by which TensorRT finds the plugin."""
-    # TensorRT's plugins that are compiled ahead of time have no defaults: they need all of Conv's attributes.
-    attributes: dict[str, Any] = {**moves_of(window), "group": 1, "auto_pad": "NOTSET"}
-    attributes |= {"plugin_namespace": PLUGIN_NAMESPACE, "plugin_version": PLUGIN_VERSION}
-    return helper.make_node(OP, [x, w, b], [y], name=name, domain=DOMAIN, **attributes)
+    return helper.make_node(OP, [x, w, b], [y], name=name, domain=DOMAIN, **attributes_of(window))
 
 
 def function(opset: int) -> FunctionProto:
@@ -57,25 +42,14 @@ def function(opset: int) -> FunctionProto:
     Args:
         opset: The version of the standard ops, at least 18.
     """
-
-    def referred(name: str) -> AttributeProto:
-        return AttributeProto(name="value_ints", ref_attr_name=name, type=AttributeProto.INTS)
-
-    return helper.make_function(
-        DOMAIN,
-        OP,
-        ["X", "W", "B"],
-        ["Y"],
-        _nodes("X", "W", "B", "Y", OP, referred),
-        [helper.make_opsetid("", opset)],
-        ["plugin_namespace", "plugin_version", *MOVES, "group", "auto_pad"],
-    )
+    nodes = _nodes("X", "W", "B", "Y", OP, referred)
+    opsets = [helper.make_opsetid("", opset)]
+    return helper.make_function(DOMAIN, OP, ["X", "W", "B"], ["Y"], nodes, opsets, ATTRIBUTES)
 
 
 def standard_nodes(x: str, w: str, b: str, y: str, name: str, window: Window) -> list[NodeProto]:
     """Returns the op as standard nodes: the function, inlined."""
-    moves = moves_of(window)
-    return _nodes(x, w, b, y, name, lambda move: helper.make_attribute("value_ints", moves[move]))
+    return _nodes(x, w, b, y, name, held(window))
 
 
 def register_schema() -> None:
@@ -83,15 +57,6 @@ def register_schema() -> None:
     if onnx.defs.has(OP, DOMAIN):
         return
     parameter, schema = onnx.defs.OpSchema.FormalParameter, onnx.defs.OpSchema
-    moves = [schema.Attribute(name, schema.AttrType.INTS, "As of Conv.", required=False) for name in MOVES]
-    plugin = [
-        schema.Attribute(name, schema.AttrType.STRING, "By which TensorRT finds the plugin.", required=False)
-        for name in ("plugin_namespace", "plugin_version")
-    ]
-    fixed = [
-        schema.Attribute("group", schema.AttrType.INT, "1.", required=False),
-        schema.Attribute("auto_pad", schema.AttrType.STRING, "NOTSET.", required=False),
-    ]
     inputs = [("X", "(N, C, H, W)"), ("W", "(O, C, kH, kW)"), ("B", "(O,)")]
     onnx.defs.register_schema(
         schema(
@@ -102,107 +67,13 @@ def register_schema() -> None:
             inputs=[parameter(name, "T", shape) for name, shape in inputs],
             outputs=[parameter("Y", "T", "(N, O, H', W')")],
             type_constraints=[("T", ["tensor(float)"], "")],
-            attributes=moves + plugin + fixed,
+            attributes=schema_attributes(),
         )
     )
 
 
 def _nodes(x: str, w: str, b: str, y: str, name: str, integers: Integers) -> list[NodeProto]:
-    graph = _Nodes(name, integers)
-    rows, places = _rows(graph, x)
-    (filters,) = graph.add("Flatten", [w], "filters", axis=1)
-    graph.nodes += linf_dist.standard_nodes(rows, filters, b, f"{name}.by_window", f"{name}.dense")
-    (batch,) = graph.add("Shape", [x], "batch", start=0, end=1)
-    (outputs,) = graph.add("Shape", [b], "outputs")
-    (shape,) = graph.add("Concat", [batch, places, outputs], "shape", axis=0)
-    (by_place,) = graph.add("Reshape", [f"{name}.by_window", shape], "by_place")
-    graph.nodes.append(
-        helper.make_node("Transpose", [by_place], [y], name=f"{name}.by_channel", perm=[0, 3, 1, 2])
-    )
-    return graph.nodes
+    def dense(rows: str, filters: str, distances: str) -> list[NodeProto]:
+        return linf_dist.standard_nodes(rows, filters, b, distances, f"{name}.dense")
 
-
-def _rows(graph: _Nodes, x: str) -> tuple[str, str]:
-    """Returns the names of the windows, (N H' W', C kH kW), and of the places (H', W')."""
-    axes = graph.constant("image_axes", [2, 3])
-    (padded,) = graph.add("Pad", [x, graph.move("pads"), "", axes], "padded")
-    (size,) = graph.add("Shape", [padded], "size", start=2)
-    places, index = _index(graph, size)
-    channels_only = graph.constant("channels_only", [0, 0, -1])
-    (flat,) = graph.add("Reshape", [padded, channels_only], "flat")
-    (shown,) = graph.add("Gather", [flat, index], "shown", axis=2)
-    (by_place,) = graph.add("Transpose", [shown], "shown_by_place", perm=[0, 2, 1, 3])
-    (rows,) = graph.add("Flatten", [by_place], "windows", axis=2)
-    return rows, places
-
-
-def _index(graph: _Nodes, size: str) -> tuple[str, str]:
-    """Returns the names of the places (H', W') and of which pixel of a padded image each window shows.
-
-    The latter is (H' W', kH kW): `(p s + k d) * width + q t + l e`.
-    """
-    one = graph.constant("one", [1])
-    kernel, strides, dilations = (graph.move(move) for move in ("kernel_shape", "strides", "dilations"))
-    (steps,) = graph.add("Sub", [kernel, one], "steps")
-    (reach,) = graph.add("Mul", [steps, dilations], "reach")
-    (room,) = graph.add("Sub", [size, reach], "room")
-    (last,) = graph.add("Sub", [room, one], "last")
-    (moved,) = graph.add("Div", [last, strides], "moved")
-    (places,) = graph.add("Add", [moved, one], "places")
-    parts = []
-    for axis, (what, *spreads) in enumerate(SPREADS):
-        starts = _multiples(graph, places, strides, axis, f"{what}.starts", spreads[0])
-        within = _multiples(graph, kernel, dilations, axis, f"{what}.within", spreads[1])
-        parts += graph.add("Add", [starts, within], what)
-    (width,) = graph.add("Gather", [size, one], "width")
-    (lines,) = graph.add("Mul", [parts[0], width], "lines")
-    (places_by_taps,) = graph.add("Add", [lines, parts[1]], "pixels_shown")
-    (index,) = graph.add("Flatten", [places_by_taps], "index", axis=2)
-    return places, index
-
-
-def _multiples(graph: _Nodes, counts: str, steps: str, axis: int, what: str, spread: list[int]) -> str:
-    """Returns the name of `0, step, 2 step, ...`, as many as the count; both are entries of vectors of two.
-
-    It has four axes, of which those in `spread` are of size 1.
-    """
-    zero, one = graph.scalar(f"{what}.zero", 0), graph.scalar(f"{what}.one", 1)
-    place = graph.scalar(f"{what}.axis", axis)
-    (count,) = graph.add("Gather", [counts, place], f"{what}.count")
-    (step,) = graph.add("Gather", [steps, place], f"{what}.step")
-    (numbers,) = graph.add("Range", [zero, count, one], f"{what}.numbers")
-    (multiples,) = graph.add("Mul", [numbers, step], f"{what}.multiples")
-    axes = graph.constant(f"{what}.axes", spread)
-    return graph.add("Unsqueeze", [multiples, axes], f"{what}.spread")[0]
-
-
-class _Nodes:
-    """Collects nodes; each has the name of its output, which begins with that of the op."""
-
-    def __init__(self, name: str, integers: Integers) -> None:
-        self.nodes: list[NodeProto] = []
-        self._name = name
-        self._integers = integers
-
-    def add(self, op: str, inputs: list[str], output: str, **attributes: Any) -> list[str]:
-        """Adds a node and returns its output's name."""
-        names = [f"{self._name}.{output}"]
-        self.nodes.append(helper.make_node(op, inputs, names, name=names[0], **attributes))
-        return names
-
-    def constant(self, output: str, values: list[int]) -> str:
-        """Adds a vector of int64 and returns its name."""
-        return self.add("Constant", [], output, value_ints=values)[0]
-
-    def scalar(self, output: str, value: int) -> str:
-        """Adds a scalar of int64 and returns its name."""
-        return self.add("Constant", [], output, value_int=value)[0]
-
-    def move(self, move: str) -> str:
-        """Returns the name of a vector of the values of one of MOVES; the node is added the first time."""
-        name = f"{self._name}.{move}"
-        if all(node.name != name for node in self.nodes):
-            constant = helper.make_node("Constant", [], [name], name=name)
-            constant.attribute.append(self._integers(move))
-            self.nodes.append(constant)
-        return name
+    return window_nodes(x, w, b, y, name, integers, dense)

@@ -23,12 +23,12 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, 
 from linfdeploy.errors import GraphError, InputError
 from linfdeploy.files import read_bytes, sha256_of
 from linfdeploy.nets.spec import MAX_UNITS
-from linfdeploy.onnx import linf_dist, linf_dist_conv, sort_dist
+from linfdeploy.onnx import linf_dist
 from linfdeploy.onnx.mlp_head import MlpHead
 from linfdeploy.onnx.passes.ranges import centre_gap, exactness_gap, overflow_gap
 from linfdeploy.onnx.passes.sort_weights import MOST_TERMS
 from linfdeploy.onnx.pixel_net import MAX_GRID, PRECISIONS, Floats, PixelLayer, PixelNet, Precision
-from linfdeploy.onnx.stored_layers import StoredLayer, stored_layers, window_of
+from linfdeploy.onnx.stored_layers import INPUTS, SORTED, StoredLayer, stored_layers, window_of
 from linfdeploy.onnx.tensors import array_from_tensor
 from linfdeploy.onnx.write import MAX_OPSET, MIN_OPSET, Form, GraphOptions, form_gap, model_from_net
 
@@ -160,7 +160,7 @@ def _opset(model: ModelProto) -> int:
 def _check_ops(model: ModelProto, options: GraphOptions) -> None:
     allowed = {("", op) for op in NET_OPS | HEAD_OPS | (RADIUS_OPS if options.radius else set())}
     allowed |= {("", op) for op in (SORT_OPS | CONV_OPS if options.form == "standard" else set())}
-    allowed |= {(linf_dist.DOMAIN, op) for op in (linf_dist.OP, linf_dist_conv.OP, sort_dist.OP)}
+    allowed |= {(linf_dist.DOMAIN, op) for op in INPUTS}
     in_bodies = {("", op) for op in NET_OPS | BODY_OPS | SORT_OPS | CONV_OPS}
     known = [(node, allowed) for node in _all_nodes([model.graph])]
     known += [(node, in_bodies) for node in _all_nodes(model.functions)]
@@ -303,10 +303,10 @@ def _check_sort(index: int, layer: PixelLayer) -> None:
 
 
 def _check_grids(graph: GraphProto, net: PixelNet) -> None:
-    """Compares the grids that SortDist nodes round to with that of the net."""
+    """Compares the grids that nodes of sorted distances round to with that of the net."""
     for node in graph.node:
         found = [attribute.i for attribute in node.attribute if attribute.name == "grid"]
-        if (node.domain, node.op_type) == (linf_dist.DOMAIN, sort_dist.OP) and found != [net.grid]:
+        if node.domain == linf_dist.DOMAIN and node.op_type in SORTED and found != [net.grid]:
             raise GraphError(
                 f"node {node.name!r} rounds to the grids {found} and the file claims the grid {net.grid}; "
                 "expected one: export again"

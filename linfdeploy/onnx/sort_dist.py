@@ -17,7 +17,7 @@ from onnx import FunctionProto, NodeProto, TensorProto, helper
 
 from linfdeploy.onnx.linf_dist import DOMAIN, DOMAIN_VERSION
 
-__all__ = ["OP", "function", "node", "register_schema", "standard_nodes", "weights_in_scan"]
+__all__ = ["OP", "function", "node", "referred_nodes", "register_schema", "standard_nodes", "weights_in_scan"]
 
 OP = "SortDist"
 
@@ -33,23 +33,30 @@ def function(opset: int) -> FunctionProto:
     Args:
         opset: The version of the standard ops, at least 18.
     """
-    grid = helper.make_node("Constant", [], [f"{OP}.grid"], name=f"{OP}.grid")
+    nodes = referred_nodes("X", "W", "C", "B", "Y", OP)
+    opsets = [helper.make_opsetid("", opset)]
+    return helper.make_function(DOMAIN, OP, ["X", "W", "C", "B"], ["Y"], nodes, opsets, ["grid"])
+
+
+def referred_nodes(x: str, w: str, c: str, b: str, y: str, name: str) -> list[NodeProto]:
+    """Returns the nodes of a function's body, which takes `grid` from what the function is called with."""
+    grid = helper.make_node("Constant", [], [f"{name}.grid"], name=f"{name}.grid")
     reference = onnx.AttributeProto(name="value_int", ref_attr_name="grid", type=onnx.AttributeProto.INT)
     grid.attribute.append(reference)
-    one = helper.make_tensor(f"{OP}.unit", TensorProto.UINT64, [], [1])
+    one = helper.make_tensor(f"{name}.unit", TensorProto.UINT64, [], [1])
     # 2^grid without a power that a runtime could round.
     steps = [
         grid,
-        helper.make_node("Cast", [f"{OP}.grid"], [f"{OP}.shift"], name=f"{OP}.unsigned", to=TensorProto.UINT64),
-        helper.make_node("Constant", [], [f"{OP}.unit"], name=f"{OP}.unit", value=one),
         helper.make_node(
-            "BitShift", [f"{OP}.unit", f"{OP}.shift"], [f"{OP}.whole"], name=f"{OP}.bits", direction="LEFT"
+            "Cast", [f"{name}.grid"], [f"{name}.shift"], name=f"{name}.unsigned", to=TensorProto.UINT64
         ),
-        helper.make_node("Cast", [f"{OP}.whole"], [f"{OP}.steps"], name=f"{OP}.steps", to=TensorProto.FLOAT),
+        helper.make_node("Constant", [], [f"{name}.unit"], name=f"{name}.unit", value=one),
+        helper.make_node(
+            "BitShift", [f"{name}.unit", f"{name}.shift"], [f"{name}.whole"], name=f"{name}.bits", direction="LEFT"
+        ),
+        helper.make_node("Cast", [f"{name}.whole"], [f"{name}.steps"], name=f"{name}.steps", to=TensorProto.FLOAT),
     ]
-    nodes = steps + _distance_nodes("X", "W", "C", "B", "Y", OP)
-    opsets = [helper.make_opsetid("", opset)]
-    return helper.make_function(DOMAIN, OP, ["X", "W", "C", "B"], ["Y"], nodes, opsets, ["grid"])
+    return steps + _distance_nodes(x, w, c, b, y, name)
 
 
 def standard_nodes(x: str, w: str, c: str, b: str, y: str, name: str, grid: int) -> list[NodeProto]:

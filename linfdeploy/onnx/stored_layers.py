@@ -13,17 +13,22 @@ from onnx import GraphProto, NodeProto, helper
 
 from linfdeploy.errors import CheckpointError, GraphError, brief
 from linfdeploy.nets.windows import Window
-from linfdeploy.onnx import linf_dist, linf_dist_conv, sort_dist
+from linfdeploy.onnx import linf_dist, linf_dist_conv, sort_dist, sort_dist_conv
+from linfdeploy.onnx.window_nodes import MOVES, moves_of
 from linfdeploy.onnx.write import Form
 
-__all__ = ["StoredLayer", "stored_layers", "window_of"]
+__all__ = ["INPUTS", "SORTED", "StoredLayer", "stored_layers", "window_of"]
 
-# How many inputs the nodes of each op have, in words.
 INPUTS = {
     linf_dist.OP: (3, "X, W and B"),
     linf_dist_conv.OP: (3, "X, W and B"),
     sort_dist.OP: (4, "X, W, C and B"),
+    sort_dist_conv.OP: (4, "X, W, C and B"),
 }
+"""The custom ops, and how many inputs their nodes have, also in words."""
+SORTED = {sort_dist.OP, sort_dist_conv.OP}
+"""Those of sorted distances."""
+CONVOLUTIONS = {linf_dist_conv.OP, sort_dist_conv.OP}
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class StoredLayer:
         weight: Of the weight.
         sort: Of the weights of sorted distances, or None.
         bias: Of the bias.
-        moves: Of a convolution the attributes `linf_dist_conv.MOVES` as they were found; None of a dense layer.
+        moves: Of a convolution the attributes `window_nodes.MOVES` as they were found; None of a dense layer.
     """
 
     weight: str
@@ -78,7 +83,7 @@ def window_of(index: int, shape: tuple[int, int, int] | None, kernel: Sequence[i
         window = Window(shape, int(kernel[1]), stride, pads)
     except CheckpointError as error:
         raise GraphError(f"layer {index} is a convolution of {error}") from None
-    if linf_dist_conv.moves_of(window) != moves or kernel[1] != kernel[2]:
+    if moves_of(window) != moves or kernel[1] != kernel[2]:
         raise GraphError(
             f"layer {index} is a convolution that moves by {brief(moves)}; expected a square window with one "
             "stride, one padding and no dilation"
@@ -98,8 +103,8 @@ def _in_nodes(graph: GraphProto) -> Iterator[StoredLayer]:
         count, words = INPUTS[node.op_type]
         if len(node.input) != count:
             raise GraphError(f"a {node.op_type} node lacks an input; expected {words}")
-        sort = node.input[2] if node.op_type == sort_dist.OP else None
-        moves = _attributes(node) if node.op_type == linf_dist_conv.OP else None
+        sort = node.input[2] if node.op_type in SORTED else None
+        moves = _attributes(node) if node.op_type in CONVOLUTIONS else None
         yield StoredLayer(node.input[1], sort, node.input[-1], moves)
 
 
@@ -111,19 +116,19 @@ def _in_scans(graph: GraphProto) -> Iterator[StoredLayer]:
         if len(node.input) != 2:
             raise GraphError("a Scan has not two inputs; expected a bias and W")
         bias, weight = node.input
-        filters = by_output.get(weight)
+        filters, sort = by_output.get(weight), sort_dist.weights_in_scan(node)
         if filters is None or filters.op_type != "Flatten" or len(filters.input) != 1:
-            yield StoredLayer(weight, sort_dist.weights_in_scan(node), bias)
+            yield StoredLayer(weight, sort, bias)
             continue
         layer = weight.rpartition(".")[0]
-        constants = {move: by_output.get(f"{layer}.{move}") for move in linf_dist_conv.MOVES}
+        constants = {move: by_output.get(f"{layer}.{move}") for move in MOVES}
         moves = {move: _attributes(node).get("value_ints") for move, node in constants.items() if node is not None}
-        yield StoredLayer(filters.input[0], None, bias, moves)
+        yield StoredLayer(filters.input[0], sort, bias, moves)
 
 
 def _attributes(node: NodeProto) -> Mapping[str, object]:
     """Returns the integer attributes that a node has among MOVES, or the values of a Constant."""
-    known = {*linf_dist_conv.MOVES, "value_ints"}
+    known = {*MOVES, "value_ints"}
     return {
         attribute.name: list(helper.get_attribute_value(attribute))
         for attribute in node.attribute

@@ -17,7 +17,7 @@ import torch
 from linfdeploy.errors import ExportError
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.nets.windows import Window
-from linfdeploy.onnx import linf_dist, linf_dist_conv, sort_dist
+from linfdeploy.onnx import linf_dist, linf_dist_conv, sort_dist, sort_dist_conv
 from linfdeploy.onnx.chain import Chain, Distance, Doubles, Linear, Normalize, Shift, Step, Tanh
 
 __all__ = ["chain_from_net"]
@@ -43,9 +43,8 @@ def chain_from_net(net: LinfNet) -> Chain:
 
 
 def _trace(net: LinfNet) -> Any:
-    linf_dist.register_schema()
-    linf_dist_conv.register_schema()
-    sort_dist.register_schema()
+    for op in (linf_dist, linf_dist_conv, sort_dist, sort_dist_conv):
+        op.register_schema()
     image = torch.zeros(2, *net.spec.input_shape)
     with _quiet_exporter(), torch.no_grad():
         program = torch.onnx.export(
@@ -56,6 +55,7 @@ def _trace(net: LinfNet) -> Any:
                 torch.ops.linfdeploy.linf_dist.default: _translate,
                 torch.ops.linfdeploy.linf_dist_conv.default: _translate_convolution,
                 torch.ops.linfdeploy.sort_dist.default: _translate_sorted,
+                torch.ops.linfdeploy.sort_dist_conv.default: _translate_sorted_convolution,
             },
             input_names=["image"],
             output_names=["logits"],
@@ -95,6 +95,17 @@ def _translate_sorted(x: Any, w: Any, c: Any) -> Any:
     return domain.SortDist(x, w, c, opset18.Constant(value=zeros), grid=0)
 
 
+def _translate_sorted_convolution(x: Any, w: Any, c: Any, stride: Any, padding: Any, places: Any) -> Any:
+    """Translates torch's `linfdeploy::sort_dist_conv(x, w, c, ...)`, which rounds to no grid."""
+    from onnxscript import opset18, values
+
+    assert len(places) == 2
+    zeros = onnx.numpy_helper.from_array(np.zeros(w.shape[0], np.float32))
+    domain = values.Opset(linf_dist.DOMAIN, linf_dist.DOMAIN_VERSION)
+    moves = {"strides": list(stride), "pads": [*padding, *padding]}
+    return domain.SortDistConv(x, w, c, opset18.Constant(value=zeros), grid=0, **moves)
+
+
 def _read(node: Any, shape: tuple[int, int, int], steps: list[Step]) -> None:
     first = steps[0] if len(steps) == 1 else None
     match node.domain, node.op_type:
@@ -103,7 +114,7 @@ def _read(node: Any, shape: tuple[int, int, int], steps: list[Step]) -> None:
             steps[0] = Normalize(first.mean + mean.reshape(-1), 1.0)
         case "", "Div" if isinstance(first, Normalize) and first.std == 1:
             steps[0] = Normalize(first.mean, float(_constant(node.inputs[1])))
-        case linf_dist.DOMAIN, linf_dist.OP | linf_dist_conv.OP | sort_dist.OP:
+        case linf_dist.DOMAIN, linf_dist.OP | linf_dist_conv.OP | sort_dist.OP | sort_dist_conv.OP:
             steps += _distance(node)
         case "", "Gemm" if _is_plain(node):
             steps.append(_linear(node))
@@ -125,9 +136,9 @@ def _read(node: Any, shape: tuple[int, int, int], steps: list[Step]) -> None:
 
 def _distance(node: Any) -> list[Step]:
     weight, *sort, bias = (_constant(operand) for operand in node.inputs[1:])
-    if node.op_type == linf_dist_conv.OP:
-        return [Distance(weight.reshape(len(weight), -1), None, _window(node, weight)), Shift(bias)]
-    return [Distance(weight, sort[0] if sort else None), Shift(bias)]
+    window = _window(node, weight) if node.op_type in {linf_dist_conv.OP, sort_dist_conv.OP} else None
+    rows = weight.reshape(len(weight), -1)
+    return [Distance(rows, sort[0] if sort else None, window), Shift(bias)]
 
 
 def _window(node: Any, weight: Doubles) -> Window:
@@ -155,10 +166,13 @@ def _is_plain(node: Any) -> bool:
 
 def _constant(value: Any) -> Doubles:
     producer = value.producer()
-    if value.const_value is None and producer is not None and producer.op_type == "Div":
-        # The exporter computes W / sqrt(I) itself where W is small; in float32, as the net does.
-        weight, root = (_constant(operand).astype(np.float32) for operand in producer.inputs)
-        return (weight / root).astype(np.float64)
+    if value.const_value is None and producer is not None and producer.op_type in {"Div", "Reshape"}:
+        # The exporter computes W / sqrt(I), and the shape of filters, itself where W is small.
+        weight, other = (_constant(operand) for operand in producer.inputs)
+        if producer.op_type == "Reshape":
+            return weight.reshape(other.astype(np.int64))
+        # In float32, as the net does.
+        return (weight.astype(np.float32) / other.astype(np.float32)).astype(np.float64)
     if value.const_value is None:
         raise ExportError(f"the traced net computes {value.name}; expected a constant there")
     array: Doubles = value.const_value.numpy().astype(np.float64)

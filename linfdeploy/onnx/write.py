@@ -13,7 +13,8 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, 
 
 from linfdeploy import __version__
 from linfdeploy.errors import ExportError
-from linfdeploy.onnx import linf_dist, linf_dist_conv, sort_dist
+from linfdeploy.nets.windows import Window
+from linfdeploy.onnx import linf_dist, linf_dist_conv, sort_dist, sort_dist_conv
 from linfdeploy.onnx.mlp_head import MlpHead
 from linfdeploy.onnx.pixel_net import Floats, PixelLayer, PixelNet
 from linfdeploy.onnx.radius import radius_initializers, radius_nodes, radius_outputs
@@ -44,7 +45,9 @@ class GraphOptions:
 
 
 def form_gap(net: PixelNet, form: Form) -> str | None:
-    """Says why a net cannot have a form: there is an operator without kernels for its format; None: it can."""
+    """Says why a net cannot have a form: there is an operator without kernels for it; None: it can."""
+    if form == "op" and any(_op_of(layer) == sort_dist_conv.OP for layer in net.layers):
+        return "the net has convolutions of sorted distances and the form op, for whose SortDistConv no kernel is"
     if net.format != np.float16 or form == "standard" or not net.convolves:
         return None
     return f"the net has convolutions in fp16 and the form {form}, whose operator LinfDistConv is of float32"
@@ -80,13 +83,13 @@ def _functions(net: PixelNet, options: GraphOptions) -> list[FunctionProto]:
     if options.form != "function":
         return []
     kinds = {_op_of(layer) for layer in net.layers}
-    written = (linf_dist, linf_dist_conv, sort_dist)
+    written = (linf_dist, linf_dist_conv, sort_dist, sort_dist_conv)
     return [op.function(options.opset) for op in written if op.OP in kinds]
 
 
 def _op_of(layer: PixelLayer) -> str:
     if layer.sort is not None:
-        return sort_dist.OP
+        return sort_dist.OP if layer.window is None else sort_dist_conv.OP
     return linf_dist.OP if layer.window is None else linf_dist_conv.OP
 
 
@@ -140,25 +143,26 @@ def _output_of(net: PixelNet, index: int) -> str:
 
 
 def _layer_nodes(net: PixelNet, index: int, x: str, y: str, form: Form) -> list[NodeProto]:
-    name, window = f"layer{index}", net.layers[index].window
+    name, layer = f"layer{index}", net.layers[index]
     w, c, b = (f"{name}.{part}" for part in ("weight", "sort", "bias"))
-    if window is not None:
-        assert net.layers[index].sort is None, "convolutions of sorted distances are not exported"
+    if layer.sort is not None:
+        assert net.grid is not None, "sorted distances are exported in exact nets alone"
+        return _sorted_nodes(sort_dist_conv.Names(x, w, c, b, y, name), net.grid, layer.window, form)
+    if layer.window is not None:
         return (
-            linf_dist_conv.standard_nodes(x, w, b, y, name, window)
+            linf_dist_conv.standard_nodes(x, w, b, y, name, layer.window)
             if form == "standard"
-            else [linf_dist_conv.node(x, w, b, y, name, window)]
+            else [linf_dist_conv.node(x, w, b, y, name, layer.window)]
         )
-    if net.layers[index].sort is None:
-        return (
-            linf_dist.standard_nodes(x, w, b, y, name)
-            if form == "standard"
-            else [linf_dist.node(x, w, b, y, name)]
-        )
-    assert net.grid is not None, "sorted distances are exported in exact nets alone"
+    return linf_dist.standard_nodes(x, w, b, y, name) if form == "standard" else [linf_dist.node(x, w, b, y, name)]
+
+
+def _sorted_nodes(names: sort_dist_conv.Names, grid: int, window: Window | None, form: Form) -> list[NodeProto]:
+    if window is None:
+        return sort_dist.standard_nodes(*names, grid) if form == "standard" else [sort_dist.node(*names, grid)]
     if form == "standard":
-        return sort_dist.standard_nodes(x, w, c, b, y, name, net.grid)
-    return [sort_dist.node(x, w, c, b, y, name, net.grid)]
+        return sort_dist_conv.standard_nodes(names, grid, window)
+    return [sort_dist_conv.node(names, grid, window)]
 
 
 def _head_nodes(head: MlpHead, logits: str) -> list[NodeProto]:

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linfdeploy.errors import CheckpointError
-from linfdeploy.nets.layers import LinfDistConv
+from linfdeploy.nets.convolutions import LinfDistConv, SortDistConv
 from linfdeploy.nets.net import LinfNet
-from linfdeploy.nets.spec import LinearSpec, LinfDistConvSpec, LinfDistSpec, NetSpec
+from linfdeploy.nets.spec import LinearSpec, LinfDistConvSpec, LinfDistSpec, NetSpec, SortDistConvSpec
 
 
 def layer(seed: int = 0, *, stride: int = 2, bias: bool = True) -> LinfDistConv:
@@ -132,6 +132,47 @@ def test_gradients_are_those_of_the_windows() -> None:
     # Sums of ones: float32 holds them.
     np.testing.assert_array_equal(made.weight.grad.numpy(), expected_w)
     np.testing.assert_array_equal(x.grad.numpy(), expected_x[:, :, 1:-1, 1:-1].reshape(6, -1))
+
+
+def sorted_layer(seed: int) -> SortDistConv:
+    torch.manual_seed(seed)
+    spec = SortDistConvSpec(2, 5, 4, 3, 3, 2, 1, mean_shift=True, bias=True, keep=0.7, terms=5)
+    made = SortDistConv(spec).eval()
+    assert made.mean_shift is not None
+    assert made.bias is not None
+    made.mean_shift.running_mean.normal_(2, 1)
+    torch.nn.init.normal_(made.bias)
+    return made
+
+
+def test_sorted_distances_of_windows_are_those_of_each_window() -> None:
+    made, x = sorted_layer(0), images(2)
+    flat = torch.from_numpy(x).flatten(1)
+    with torch.no_grad():
+        kernel = made(flat)
+    assert torch.equal(kernel, made(flat).detach())
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1))).astype(np.float64)
+    weight, shares = made.weight.detach().double().numpy(), made.sort_weights.double().numpy()
+    shift = made.bias.detach().numpy() - made.mean_shift.running_mean.numpy()  # type: ignore[union-attr]
+    for index, (top, left) in enumerate((top, left) for top in range(0, 5, 2) for left in range(0, 4, 2)):
+        window = padded[:, :, top : top + 3, left : left + 3].reshape(6, 1, -1)
+        falling = -np.sort(-np.abs(window - weight), axis=-1)[..., :5]
+        found = kernel.numpy().reshape(6, 3, -1)[:, :, index]
+        np.testing.assert_allclose(found, falling @ shares + shift, 0, 2e-6)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20)
+def test_bounds_of_sorted_distances_hold_at_and_inside_the_corners(seed: int) -> None:
+    made, rng = sorted_layer(seed), np.random.default_rng(seed)
+    lower = rng.standard_normal((1, 40)).astype(np.float32)
+    upper = lower + rng.uniform(0, 1, lower.shape).astype(np.float32)
+    corners = np.where(rng.random((20, 40)) < 0.5, lower, upper)
+    with torch.no_grad():
+        low, high = made.bounds(torch.from_numpy(lower), torch.from_numpy(upper))
+        found = made(torch.from_numpy(np.concatenate([lower, upper, corners])))
+    assert (low <= found).all()
+    assert (found <= high).all()
 
 
 def test_the_papers_net_has_convolutions_in_front() -> None:

@@ -17,6 +17,7 @@ from linfdeploy.nets.layer_specs import (
     LinearSpec,
     LinfDistConvSpec,
     LinfDistSpec,
+    SortDistConvSpec,
     layer_from_json,
 )
 
@@ -27,6 +28,7 @@ LAYERS: list[LayerSpec] = [
     LinearSpec(3, 4, "tanh"),
 ]
 CONV = LinfDistConvSpec(2, 7, 6, 4, 3, 2, 1, mean_shift=True, bias=False)
+SORTED = SortDistConvSpec(2, 7, 6, 4, 3, 2, 1, mean_shift=True, bias=False, keep=0.75, terms=5)
 
 
 def _refused(text: str) -> Any:
@@ -37,7 +39,7 @@ def _data(layer: LayerSpec, **changes: object) -> dict[str, object]:
     return {**asdict(layer), **changes}  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("layer", [*LAYERS, CONV])
+@pytest.mark.parametrize("layer", [*LAYERS, CONV, SORTED])
 def test_round_trip(layer: LayerSpec) -> None:
     assert layer_from_json(0, json.loads(json.dumps(_data(layer)))) == layer
 
@@ -52,6 +54,7 @@ def test_parts_in_words() -> None:
     found = [layer.parts for layer in (*LAYERS, LinfDistSpec(1, 2, False, False), LinearSpec(3, 4, "none"))]
     assert found == ["mean shift", "bias", "bias, tanh", "no bias", "bias"]
     assert CONV.parts == "2x7x6 to 4x4x3, kernel 3, stride 2, padding 1, mean shift"
+    assert SORTED.parts == f"{CONV.parts}, keep 0.75, 5 terms"
 
 
 def test_a_convolution_maps_flat_images() -> None:
@@ -85,6 +88,25 @@ def test_a_convolution_maps_flat_images() -> None:
 def test_a_window_that_does_not_fit(changes: dict[str, int], text: str) -> None:
     with _refused(f"layer 0: {text}"):
         layer_from_json(0, _data(CONV, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"keep": 0.0}, "keep is 0.0; expected a chance above 0 and at most 1"),
+        (
+            {"terms": 19},
+            "terms is 19 for 18 inputs; expected 1 to the number of inputs, and at most 32",
+        ),
+        (
+            {"kernel": 9},
+            "a window of 9 on an image of 7 x 6 with padding 1; expected one that fits into the padded image",
+        ),
+    ],
+)
+def test_sorted_distances_of_a_window_that_shows_too_little(changes: dict[str, object], text: str) -> None:
+    with _refused(f"layer 0: {text}"):
+        layer_from_json(0, _data(SORTED, **changes))
 
 
 @pytest.mark.parametrize(("data", "found"), [(7, "int"), (None, "NoneType"), ({"inputs": 5}, "['inputs']")])

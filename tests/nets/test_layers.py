@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from linfdeploy.nets.layer_specs import LAYER_TYPES
-from linfdeploy.nets.layers import MODULES, Linear, LinfDist, MeanShift, Normalize, layer_of
+from linfdeploy.nets.layers import Linear, LinfDist, MeanShift, Normalize
+from linfdeploy.nets.net import MODULES, layer_of
 from linfdeploy.nets.spec import LinearSpec, LinfDistSpec
 
 

@@ -12,7 +12,7 @@ import torch
 
 from linfdeploy.errors import CheckpointError, KernelError
 from linfdeploy.kernels.sort_dist import MOST_TERMS as KERNELS_MOST
-from linfdeploy.nets.layer_specs import MOST_TERMS, SortDistSpec
+from linfdeploy.nets.layer_specs import MOST_TERMS, LinfDistSpec, SortDistConvSpec, SortDistSpec
 from linfdeploy.nets.net import LinfNet
 from linfdeploy.nets.spec import NetSpec
 from linfdeploy.nets.subsets import SUB_BATCH, Subsets, draw_subsets, features_of_subsets, share_of_subsets
@@ -48,6 +48,13 @@ def test_all_layers_of_distances_but_the_first_are_sorted_and_a_head_stays() -> 
     assert [layer.type for layer in found.layers] == ["linf_dist", "sort_dist", "linear", "linear"]
     assert found.layers[1] == SortDistSpec(12, 10, True, False, 0.6, 11)
     assert (found.layers[0], found.head) == (spec.layers[0], spec.head)
+
+
+def test_convolutions_of_sorted_distances_are_not_trained() -> None:
+    conv = SortDistConvSpec(1, 4, 4, 3, 2, 2, 0, mean_shift=True, bias=False, keep=0.7, terms=4)
+    net = LinfNet(NetSpec((1, 4, 4), (0.1,), 0.3, (conv, LinfDistSpec(12, 2, False, True))))
+    with pytest.raises(KernelError, match=r"^sort_dist_conv: a convolution of sorted distances in training, for"):
+        net(torch.zeros(2, 1, 4, 4))
 
 
 def test_training_leaves_out_what_kept_bits_say() -> None:

@@ -5,7 +5,7 @@ import pytest
 from small_nets import torch_net
 
 from linfdeploy.nets.net import LinfNet
-from linfdeploy.nets.spec import LinfDistSpec
+from linfdeploy.nets.spec import LinfDistConvSpec, LinfDistSpec, SortDistConvSpec
 from linfdeploy.onnx.chain import Chain, Distance, Normalize, Shift
 from linfdeploy.onnx.trace import chain_from_net
 
@@ -54,3 +54,17 @@ def test_chain_is_the_state_dict(net: LinfNet) -> None:
             if (tensor := state.get(f"layers.{index}.{name}")) is not None:
                 expected += sign * tensor.numpy().astype(np.float64)
         assert np.array_equal(shift, expected)
+
+
+def test_filters_too_large_for_the_exporter_to_reshape() -> None:
+    layers = (
+        LinfDistConvSpec(3, 20, 20, 24, 18, 2, 0, mean_shift=True, bias=False),
+        SortDistConvSpec(24, 2, 2, 70, 1, 1, 0, mean_shift=False, bias=True, keep=0.7, terms=10),
+        LinfDistSpec(280, 3, mean_shift=False, bias=True),
+    )
+    net = torch_net(4, shape=(3, 20, 20), mean=(0.1, 0.2, 0.3), std=0.25, layers=layers)
+    found = [step for step in chain_from_net(net).steps if isinstance(step, Distance)]
+    for step, layer, spec in zip(found, net.distances, layers, strict=True):
+        assert np.array_equal(step.weight, layer.weight.detach().numpy().astype(np.float64))
+        assert step.window == getattr(spec, "window", None)
+    assert found[1].sort is not None

@@ -25,10 +25,6 @@ from linfdeploy.training.importers.run_log import NAME, RunLog, read_run_log
 __all__ = ["REPOSITORIES", "ImportRequest", "Imported", "import_checkpoint"]
 
 REPOSITORIES = (linf_dist_net.REPOSITORY, linf_dist_net_v2.REPOSITORY, sortnet.REPOSITORY)
-SUPPORTED = (
-    "a net of L_inf-dist-net, MLPModel or HybridModel of L_inf-dist-net-v2, or SortMLPModel or SortHybridModel of "
-    "SortNet"
-)
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,7 @@ def import_checkpoint(request: ImportRequest, out: Path) -> Imported:
     log = _log_of(request)
     try:
         found = _recognised(source, log, request)
-        layers = _supported(found)
+        layers = found.layers
         if log is not None:
             _check_log(layers, found, log)
         taken = input_of(request.input, log, image_values(layers))
@@ -101,8 +97,15 @@ def _log_of(request: ImportRequest) -> RunLog | None:
 
 
 def _recognised(source: Source, log: RunLog | None, request: ImportRequest) -> Found:
-    stated, keep = request.repository, sortnet.keep_of(request.keep, log)
-    evidence = Evidence("optimizer" in source.fields, log.model.name if log else None, stated, keep)
+    stated = request.repository
+    evidence = Evidence(
+        "optimizer" in source.fields,
+        log.model.name if log else None,
+        stated,
+        sortnet.keep_of(request.keep, log),
+        sortnet.stride_of(log),
+        request.input.shape,
+    )
     found = linf_dist_net.recognise(source.state) or linf_dist_net_v2.recognise(source.state, evidence)
     if found is None:
         names = sorted(source.state)[:5]
@@ -115,18 +118,9 @@ def _recognised(source: Source, log: RunLog | None, request: ImportRequest) -> F
     return found
 
 
-def _supported(found: Found) -> tuple[Layer, ...]:
-    if found.layers is None:
-        raise CheckpointError(
-            f"it holds {found.model} of {found.repository}, {found.parts}, which is not supported yet; expected "
-            + SUPPORTED
-        )
-    return found.layers
-
-
 def _check_log(layers: tuple[Layer, ...], found: Found, log: RunLog) -> None:
     """Compares the sizes: a log of another run would give the net a wrong input."""
-    if layers[0].moves is not None:
+    if layers[0].moves is not None and found.repository == linf_dist_net.REPOSITORY:
         check_convolutional_log(layers, found.model, log)
         return
     unit = linf_dist_net.WIDTH if found.repository == linf_dist_net.REPOSITORY else 1
@@ -196,7 +190,7 @@ def _provenance(
 
 
 def _keep(found: Found) -> float | None:
-    return next((layer.keep for layer in found.layers or () if layer.keep != 1), None)
+    return next((layer.keep for layer in found.layers if layer.keep != 1), None)
 
 
 def _words(found: Found, taken: Input) -> str:

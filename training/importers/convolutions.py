@@ -7,23 +7,27 @@ import math
 from collections.abc import Iterator, Sequence
 
 from linfdeploy.errors import CheckpointError
-from linfdeploy.nets.spec import LinfDistConvSpec
+from linfdeploy.nets.spec import LinfDistConvSpec, SortDistConvSpec
 from linfdeploy.training.importers.layout import Layer
 from linfdeploy.training.importers.linf_dist_net import FILTERS
 from linfdeploy.training.importers.run_log import RunLog
+from linfdeploy.training.importers.sortnet import TERMS
 
 __all__ = ["check_convolutional_log", "convolution_specs", "image_values"]
 
 
 def image_values(layers: Sequence[Layer]) -> int:
     """Returns how many values an image has, as far as the layers tell: strides may have left a remainder out."""
-    first = layers[0].weight.shape[1]
-    convolutions = [layer for layer in layers if layer.moves is not None]
-    if not convolutions:
+    first, moved = layers[0].weight.shape[1], [layer for layer in layers if layer.moves is not None]
+    if (moves := layers[0].moves) is None:
         return first
-    positions = layers[len(convolutions)].weight.shape[1] // len(convolutions[-1].weight)
-    steps = math.prod(layer.moves.stride for layer in convolutions if layer.moves)
-    return first // layers[0].moves.kernel ** 2 * positions * steps**2 if layers[0].moves else first
+    channels = first // moves.kernel**2
+    if len(moved) == len(layers):
+        # Crops at the four corners of the image: two a side.
+        return channels * (moves.kernel + moves.stride) ** 2
+    positions = layers[len(moved)].weight.shape[1] // len(moved[-1].weight)
+    steps = math.prod(layer.moves.stride for layer in moved if layer.moves)
+    return channels * positions * steps**2
 
 
 def convolution_specs(layers: Sequence[Layer], shape: tuple[int, int, int]) -> Iterator[LinfDistConvSpec]:
@@ -40,16 +44,11 @@ def convolution_specs(layers: Sequence[Layer], shape: tuple[int, int, int]) -> I
         if (moves := layer.moves) is None:
             return
         channels = layer.weight.shape[1] // moves.kernel**2
-        spec = LinfDistConvSpec(
-            channels,
-            *shape[1:],
-            len(layer.weight),
-            moves.kernel,
-            moves.stride,
-            moves.padding,
-            layer.mean is not None,
-            layer.bias is not None,
-        )
+        sizes = channels, *shape[1:], len(layer.weight), moves.kernel, moves.stride, moves.padding
+        shifts = layer.mean is not None, layer.bias is not None
+        spec = LinfDistConvSpec(*sizes, *shifts)
+        if layer.keep != 1:
+            spec = SortDistConvSpec(*sizes, *shifts, keep=layer.keep, terms=min(channels * moves.kernel**2, TERMS))
         yield spec
         shape = spec.output_shape
 

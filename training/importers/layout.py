@@ -38,12 +38,16 @@ class Evidence:
         logged_model: The class that the run's log names, or None.
         stated: The repository that the user names, or None.
         keep: The chance of an input to be in a subset of a sort neuron, or None: nobody says.
+        stride: Pixels between the crops of a net that takes several, or None: no log says.
+        shape: (C, H, W) of an image, as the user says, or None.
     """
 
     has_optimizer: bool
     logged_model: str | None
     stated: str | None
     keep: float | None = None
+    stride: int | None = None
+    shape: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Found:
         repository: The name of the repository whose code wrote it.
         model: The class of its net there.
         parts: What it is made of, in words.
-        layers: The distance layers of the net, or None where ours have no such parts.
+        layers: The distance layers of the net.
         head: The linear layers behind them, with tanh between each two; none in a pure net.
         scale: What the loss multiplied the logits with, or None.
     """
@@ -103,7 +107,7 @@ class Found:
     repository: str
     model: str
     parts: str
-    layers: tuple[Layer, ...] | None = None
+    layers: tuple[Layer, ...]
     head: tuple[Linear, ...] = ()
     scale: float | None = None
 

@@ -7,8 +7,6 @@ Those of SortNet have the same names, so `sortnet` says which of the two a file 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from linfdeploy.errors import CheckpointError
 from linfdeploy.training.importers.layout import (
     Evidence,
@@ -22,8 +20,8 @@ from linfdeploy.training.importers.layout import (
     names_of,
     size,
 )
+from linfdeploy.training.importers.sortnet import OVERLAPPING, hybrid_of, overlapping, sorting, sorts
 from linfdeploy.training.importers.sortnet import REPOSITORY as SORTNET
-from linfdeploy.training.importers.sortnet import hybrid_of, sorting, sorts
 
 __all__ = ["REPOSITORY", "recognise"]
 
@@ -64,14 +62,17 @@ def _hybrid(state: State, scaled: set[str], evidence: Evidence) -> Found:
     check_names(state, names_of("fc_dist.", ("weight", MEAN), depth) | HEAD | scaled, what)
     head = f"an MLP head of {size(state['fc_linear.0.weight'], 0)} hidden units"
     # The second paper's hybrid net has no scalar; SortNet's may have a number in its stead, which no file holds.
-    sort = sorts(evidence, (models := ("HybridModel", "SortHybridModel")), own_scalar=bool(scaled))
-    if sort and (found := hybrid_of(state, depth, head)).model != models[1]:
-        return found
+    sort = sorts(evidence, ("HybridModel", "SortHybridModel"), own_scalar=bool(scaled))
     layers = tuple(layer(state, f"fc_dist.{index}", MEAN, 2) for index in range(depth))
     behind = linear(state, "fc_linear.0"), linear(state, "fc_final")
-    if sort:
-        return replace(found, layers=sorting(layers, evidence), head=behind, scale=_scale(state))
-    return Found(REPOSITORY, "HybridModel", f"{counted(depth, 'l_inf-distance layer')} and {head}", layers, behind)
+    if not sort:
+        parts = f"{counted(depth, 'l_inf-distance layer')} and {head}"
+        return Found(REPOSITORY, "HybridModel", parts, layers, behind)
+    model, parts = hybrid_of(state, depth, head)
+    layers = sorting(layers, evidence)
+    if model == OVERLAPPING:
+        layers = overlapping(layers, evidence)
+    return Found(SORTNET, model, parts, layers, behind, _scale(state))
 
 
 def _scale(state: State) -> float | None:

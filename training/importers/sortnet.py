@@ -8,22 +8,35 @@ weights that are not in the file: taking one for the other would silently make a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from linfdeploy.errors import CheckpointError, InputError, brief
-from linfdeploy.training.importers.layout import Evidence, Found, Layer, State, counted, size
+from linfdeploy.nets.windows import MAX_WINDOW
+from linfdeploy.training.importers.layout import Evidence, Layer, Moves, State, counted, size
 from linfdeploy.training.importers.run_log import RunLog
 
-__all__ = ["REPOSITORY", "TERMS", "hybrid_of", "keep_of", "sorting", "sorts"]
+__all__ = [
+    "OVERLAPPING",
+    "REPOSITORY",
+    "TERMS",
+    "hybrid_of",
+    "keep_of",
+    "overlapping",
+    "sorting",
+    "sorts",
+    "stride_of",
+]
 
 REPOSITORY = "SortNet"
 TERMS = 10
 """The most differences that a sort neuron weighs; it stands in that code alone."""
 # What its models take where the run does not say; the code calls the chance to be kept `dropout`.
 DEFAULT_KEEP = 0.7
-# The "2x" nets put a patch of the image at four places through the same layers.
-PLACES = 4
+# The "2x" nets put crops at the four corners of the image through the same layers; so many pixels are between
+# the crops where a run does not say.
+OVERLAPPING, PLACES, DEFAULT_STRIDE = "SortHybridModel2", 4, 2
 
 
 def sorts(
@@ -103,12 +116,51 @@ def sorting(layers: Sequence[Layer], evidence: Evidence) -> tuple[Layer, ...]:
     return first, *(replace(layer, keep=evidence.keep) for layer in others)
 
 
-def hybrid_of(state: State, depth: int, head: str) -> Found:
-    """Tells which hybrid net a state with the names of one is."""
+def hybrid_of(state: State, depth: int, head: str) -> tuple[str, str]:
+    """Tells which hybrid net a state with the names of one is: its model, and what it is made of."""
     features, inputs = size(state[f"fc_dist.{depth - 1}.weight"], 0), size(state["fc_linear.0.weight"], 1)
     sorting = counted(depth - 1, "sort-neuron layer")
     if inputs == PLACES * features:
-        parts = f"an l_inf-distance convolution, {sorting} at {PLACES} places and {head}"
-        return Found(REPOSITORY, "SortHybridModel2", parts)
-    parts = f"an l_inf-distance layer, {sorting} and {head}"
-    return Found(REPOSITORY, "SortHybridModel", parts)
+        return OVERLAPPING, f"an l_inf-distance convolution, {sorting} at {PLACES} places and {head}"
+    return "SortHybridModel", f"an l_inf-distance layer, {sorting} and {head}"
+
+
+def stride_of(log: RunLog | None) -> int | None:
+    """Returns how far apart the crops of a "2x" net are, which no file holds; None where no log says it.
+
+    Raises:
+        InputError: The log says no number of pixels.
+    """
+    if log is None or log.model.name != OVERLAPPING:
+        return None
+    text = log.model.arguments.get("stride", str(DEFAULT_STRIDE))
+    if not (text.isdecimal() and 1 <= int(text[:9]) <= MAX_WINDOW):
+        raise InputError(f"{log.path}: its stride is {brief(text)}; expected a whole number of pixels from 1 on")
+    return int(text)
+
+
+def overlapping(layers: Sequence[Layer], evidence: Evidence) -> tuple[Layer, ...]:
+    """Returns the layers of a "2x" net as convolutions: crops of the image, then every layer at each of them.
+
+    Raises:
+        CheckpointError: Nothing says how large the crops are and how far apart, or they are no squares.
+    """
+    first, *others = layers
+    inputs = first.weight.shape[1]
+    # The papers' images have three channels or one; no number is a square and three times a square.
+    channels = [evidence.shape[0]] if evidence.shape else [3, 1]
+    kernels = [
+        math.isqrt(inputs // count) for count in channels if inputs == count * math.isqrt(inputs // count) ** 2
+    ]
+    if not kernels:
+        raise CheckpointError(
+            f"fc_dist.0 has {inputs} inputs; expected a square crop of {' or '.join(map(str, channels))} channels"
+        )
+    stride = evidence.stride or (evidence.shape[1] - kernels[0] if evidence.shape else None)
+    if stride is None or stride < 1:
+        raise CheckpointError(
+            f"nothing says how far apart its crops of {kernels[0]} x {kernels[0]} pixels are; expected the stride "
+            "of the model in the run's log.txt beside it, or --input-shape of a larger image"
+        )
+    moved = (replace(layer, moves=Moves(1, 1, 0)) for layer in others)
+    return replace(first, moves=Moves(kernels[0], stride, 0)), *moved

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from linfdeploy.kernels.checks import Pair, window_over
+from linfdeploy.kernels.checks import Pair, pair_from, window_over
 from linfdeploy.kernels.torch.backends import DEVICES, backend_of
 
 __all__ = ["linf_dist_conv"]
@@ -23,14 +23,9 @@ def _linf_dist_conv(
     places: Sequence[int],
 ) -> torch.Tensor:
     y = x.new_empty(x.shape[0], w.shape[0], *places)
-    moves = _two(stride), _two(padding), _two(dilation)
+    moves = pair_from(stride), pair_from(padding), pair_from(dilation)
     backend_of(x).linf_dist_conv(x.detach().contiguous(), w.detach().contiguous(), *moves, y)
     return y
-
-
-def _two(values: Sequence[int]) -> Pair:
-    vertical, horizontal = values
-    return vertical, horizontal
 
 
 @_linf_dist_conv.register_fake

@@ -139,27 +139,6 @@ V1_DENSE = {name: value for name, value in papers.v1_state(NET).items() if "fc_l
 SCALAR = {"scalar": torch.ones(1)}
 
 
-UNSUPPORTED = {
-    "sort head 2x": (
-        {**V2_DENSE, **head_v2(20), **SCALAR},
-        "SortHybridModel2 of SortNet, an l_inf-distance convolution, 2 sort-neuron layers at 4 "
-        "places and an MLP "
-        "head of 9 hidden units",
-    ),
-}
-
-
-@pytest.mark.parametrize("prefix", ["", "module."], ids=["alone", "DDP"])
-@pytest.mark.parametrize(("state", "what"), UNSUPPORTED.values(), ids=UNSUPPORTED)
-def test_what_is_not_supported_yet_is_named(prefix: str, state: papers.State, what: str, tmp_path: Path) -> None:
-    path = tmp_path / "model.pth"
-    save_v2(path, {f"{prefix}{name}": value.clone() for name, value in state.items()})
-    assert refused(path) == (
-        f"it holds {what}, which is not supported yet; expected a net of L_inf-dist-net, MLPModel or HybridModel "
-        "of L_inf-dist-net-v2, or SortMLPModel or SortHybridModel of SortNet"
-    )
-
-
 # --- heads
 
 

@@ -10,7 +10,9 @@ import numpy.typing as npt
 import papers_files as papers
 import pytest
 import torch
-from papers_imports import NET, OPTIMIZER, bring, head_v2, random_heads, refused, save_v2
+from papers_imports import NET, OPTIMIZER, RGB, bring, head_v2, random_heads, refused, save_v2
+
+from linfdeploy.training.importers.inputs import InputOptions
 
 
 @pytest.mark.parametrize("by", ["log", "default of the log", "option"])
@@ -146,3 +148,93 @@ def test_a_log_and_an_option_that_differ_are_refused(tmp_path: Path) -> None:
         "--keep is 0.7 but the run's log says dropout=0.75, which is the chance to be kept; expected the same: "
         "leave the option out, or name the right log with --log"
     )
+
+
+CROPS = papers.make((27, 16, 16, 5))
+"""Of squares of 3 x 3 pixels with three channels, and of what leaves the first layer."""
+
+
+def crops_state(scale: float | None = None) -> papers.State:
+    """Two layers of `CROPS`, at four places each, and a head of nine hidden units."""
+    state = papers.v2_state(CROPS, scale)
+    return {name: value for name, value in state.items() if ".2." not in name} | dict(
+        zip(head_v2(64), random_heads(64).values(), strict=True)
+    )
+
+
+def larger(stride: int) -> InputOptions:
+    return InputOptions(mean=RGB.mean, std=RGB.std, shape=(3, 3 + stride, 3 + stride))
+
+
+@pytest.mark.parametrize(("by", "stride"), [("log", 1), ("default of the log", 2), ("option", 4)])
+def test_crops_at_the_corners_are_imported(by: str, stride: int, tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    save_v2(path, {f"module.{name}": value for name, value in crops_state(2.5).items()})
+    if by != "option":
+        said = "" if by == "default of the log" else f",stride={stride}"
+        log = f"SortHybridModel2(depth=4,width=16,hidden=9,dropout=0.6{said})"
+        (tmp_path / "log.txt").write_text(papers.log_lines(log, "CIFAR100"))
+    imported = bring(path, input=larger(stride), **({"keep": 0.6} if by == "option" else {}))
+    types = [layer.type for layer in imported.net.spec.layers]
+    assert types == ["linf_dist_conv", "sort_dist_conv", "linear", "linear"]
+    images = np.random.default_rng(2).random((7, 3, 3 + stride, 3 + stride), np.float32)
+    corners = [images[:, :, top : top + 3, left : left + 3] for top in (0, stride) for left in (0, stride)]
+    # Unit by unit, each at all places, as that code flattens them.
+    x = np.stack([sorted_features(CROPS, corner, 0.6, 2) for corner in corners], axis=2).reshape(7, -1)
+    first, first_bias, last, last_bias = (value.double().numpy() for value in random_heads(64).values())
+    expected = np.tanh(x @ first.T / np.sqrt(64) + first_bias) @ last.T / np.sqrt(9) + last_bias
+    logits = imported.net(torch.from_numpy(images)).numpy()
+    # Sums of 64 terms of order 10 in float32, through slopes of at most 1 and 9 weights of order 1.
+    np.testing.assert_allclose(logits, expected, 0, 2e-4)
+    origin = imported.provenance["imported"]
+    assert (origin["model"], origin["keep"], origin["scale"]) == ("SortHybridModel2", 0.6, 2.5)
+    assert imported.words == (
+        "SortHybridModel2 of SortNet, an l_inf-distance convolution, 1 sort-neuron layer at 4 places and an MLP "
+        f"head of 9 hidden units, input (3, {3 + stride}, {3 + stride})"
+    )
+
+
+def test_a_gray_image_has_crops_of_one_channel(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    gray = papers.make((25, 16, 16, 5))
+    state = {name: value for name, value in papers.v2_state(gray, 1.5).items() if ".2." not in name}
+    save_v2(path, state | dict(zip(head_v2(64), random_heads(64).values(), strict=True)))
+    (tmp_path / "log.txt").write_text(
+        papers.log_lines("SortHybridModel2(depth=4,width=16,dropout=0.7,stride=23)", "MNIST")
+    )
+    assert bring(path, input=InputOptions()).net.spec.input_shape == (1, 28, 28)
+
+
+def test_crops_whose_places_nothing_says_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    save_v2(path, crops_state(2.5))
+    said = (
+        "nothing says how far apart its crops of 3 x 3 pixels are; expected the stride of the model in the run's "
+        "log.txt beside it, or --input-shape of a larger image"
+    )
+    assert refused(path, keep=0.6, input=InputOptions("cifar10")) == said
+    assert refused(path, keep=0.6, input=larger(0)) == said
+
+
+def test_crops_that_are_no_squares_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    save_v2(path, crops_state(2.5) | {"fc_dist.0.weight": torch.ones(16, 26)})
+    expected = "fc_dist.0 has 26 inputs; expected a square crop of"
+    assert refused(path, keep=0.6, input=InputOptions("cifar10")) == f"{expected} 3 or 1 channels"
+    assert refused(path, keep=0.6, input=larger(1)) == f"{expected} 3 channels"
+
+
+@pytest.mark.parametrize("said", ["0", "two", "1.5"])
+def test_a_log_of_no_stride_is_refused(said: str, tmp_path: Path) -> None:
+    path, log = tmp_path / "model.pth", tmp_path / "log.txt"
+    save_v2(path, crops_state())
+    log.write_text(papers.log_lines(f"SortHybridModel2(depth=4,width=16,stride={said})", "CIFAR100"))
+    assert refused(path) == f"{log}: its stride is {said!r}; expected a whole number of pixels from 1 on"
+
+
+def test_an_image_of_another_size_than_the_crops_and_their_stride_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    save_v2(path, crops_state())
+    log = papers.log_lines("SortHybridModel2(depth=4,width=16,dropout=0.6,stride=2)", "CIFAR100")
+    (tmp_path / "log.txt").write_text(log)
+    assert refused(path, input=larger(3)).startswith("the input shape is (3, 6, 6) with 3 means, but the first")
