@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ def _recognised(source: Source, log: RunLog | None, request: ImportRequest) -> F
         )
     if stated is not None and stated != found.repository:
         raise CheckpointError(f"it is of {found.repository}; expected {stated}, as --repository says")
-    return found
+    return found if found.scale is not None else replace(found, scale=sortnet.scale_of(log))
 
 
 def _check_log(layers: tuple[Layer, ...], found: Found, log: RunLog) -> None:

@@ -9,6 +9,7 @@ weights that are not in the file: taking one for the other would silently make a
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -37,6 +38,7 @@ DEFAULT_KEEP = 0.7
 # The "2x" nets put crops at the four corners of the image through the same layers; so many pixels are between
 # the crops where a run does not say.
 OVERLAPPING, PLACES, DEFAULT_STRIDE = "SortHybridModel2", 4, 2
+SCALE = re.compile(r"-?\d{0,9}\.\d{0,20}(?:e-?\d{1,2})?")
 
 
 def sorts(
@@ -99,6 +101,22 @@ def keep_of(stated: float | None, log: RunLog | None) -> float | None:
             "the same: leave the option out, or name the right log with --log"
         )
     return logged
+
+
+def scale_of(log: RunLog | None) -> float | None:
+    """Returns the number that a run multiplied its logits with, where it learned none; None where it says none.
+
+    That code takes a number with a point for such a one, and anything else for whether to learn one.
+
+    Raises:
+        InputError: It is not positive.
+    """
+    text = log.model.arguments.get("scalar", "") if log is not None and log.model.name.startswith("Sort") else ""
+    if log is None or not SCALE.fullmatch(text):
+        return None
+    if not 0 < (scale := float(text)) < math.inf:
+        raise InputError(f"{log.path}: its scalar is {brief(text)}; expected a positive number")
+    return scale
 
 
 def sorting(layers: Sequence[Layer], evidence: Evidence) -> tuple[Layer, ...]:

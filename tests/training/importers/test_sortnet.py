@@ -238,3 +238,20 @@ def test_an_image_of_another_size_than_the_crops_and_their_stride_is_refused(tmp
     log = papers.log_lines("SortHybridModel2(depth=4,width=16,dropout=0.6,stride=2)", "CIFAR100")
     (tmp_path / "log.txt").write_text(log)
     assert refused(path, input=larger(3)).startswith("the input shape is (3, 6, 6) with 3 means, but the first")
+
+
+@pytest.mark.parametrize(("said", "scale"), [("2.5", 2.5), ("True", None), ("1", None), ("False", None)])
+def test_a_scale_that_was_not_learned_stands_in_the_log(said: str, scale: float | None, tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    save_v2(path, papers.v2_state(NET, None))
+    log = papers.log_lines(f"SortMLPModel(depth=3,width=16,dropout=0.7,scalar={said})", "CIFAR100")
+    (tmp_path / "log.txt").write_text(log)
+    assert bring(path).provenance["imported"]["scale"] == scale
+
+
+@pytest.mark.parametrize("said", ["0.0", "-1.5"])
+def test_a_scale_that_turns_the_classes_round_is_refused(said: str, tmp_path: Path) -> None:
+    path, log = tmp_path / "model.pth", tmp_path / "log.txt"
+    save_v2(path, papers.v2_state(NET, None))
+    log.write_text(papers.log_lines(f"SortMLPModel(depth=3,width=16,dropout=0.7,scalar={said})", "CIFAR100"))
+    assert refused(path) == f"{log}: its scalar is {said!r}; expected a positive number"
