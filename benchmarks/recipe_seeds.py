@@ -5,8 +5,8 @@ Prints a table and writes it, with the machine it was measured on, to `benchmark
 curves of the last run beside it. The certified shares are those of the deployed exact engine; `float64_bits` is
 the share of its logits that float64 arithmetic on the same weights gives to the bit.
 
-`--checkpoint ckpt.pt` takes a run that `linfdeploy train` has finished; its seconds are then those of its epochs,
-and those of the processor are not known.
+`--checkpoint ckpt.pt ...` takes runs that `linfdeploy train` has finished, and the last one's curves; their
+seconds are then those of their epochs, and those of the processor are not known.
 """
 
 from __future__ import annotations
@@ -44,13 +44,14 @@ def main() -> None:
     options = parsed()
     print("seed  " + "  ".join(f"{figure:>12}" for figure in FIGURES))
     runs = []
-    for seed in range(options.seeds) if options.checkpoint is None else [0]:
-        runs.append(measure(load_recipe(options.recipe, [f"seed={seed}"]), options))
+    for seed, checkpoint in enumerate(options.checkpoint or [None] * options.seeds):
+        runs.append(measure(load_recipe(options.recipe, [f"seed={seed}"]), checkpoint, options))
         print_row(str(runs[-1]["seed"]), runs[-1])
     result = {**surroundings("torch"), "recipe": load_recipe(options.recipe).to_json(), "runs": runs}
     if len(runs) > 1:
         for name, of in (("mean", statistics.mean), ("sd", statistics.stdev)):
-            result[name] = {figure: of(run[figure] for run in runs) for figure in FIGURES}
+            known = [figure for figure in FIGURES if all(run[figure] is not None for run in runs)]
+            result[name] = dict.fromkeys(FIGURES) | {figure: of(run[figure] for run in runs) for figure in known}
             print_row(name, result[name])
     write_bytes(RESULTS / f"{options.recipe}.json", (json.dumps(result, indent=2) + "\n").encode())
 
@@ -64,20 +65,20 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--eps", help="the radius of the audit; that of the recipe without it")
     parser.add_argument("--attack", choices=["none", "fast", "standard"], default="standard")
     parser.add_argument("--samples", type=int, help="of the test images; all without it")
-    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--checkpoint", type=Path, nargs="+", default=[])
     return parser.parse_args()
 
 
-def measure(recipe: Recipe, options: argparse.Namespace) -> dict[str, Any]:
-    """Trains, unless there is a checkpoint, deploys and audits once.
+def measure(recipe: Recipe, finished: Path | None, options: argparse.Namespace) -> dict[str, Any]:
+    """Trains, unless there is a finished checkpoint, deploys and audits once.
 
     The times are of training alone, without importing torch. `seconds` is wall time, which depends on what else
     the machine does; `cpu_seconds` is summed over the threads.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        checkpoint = options.checkpoint or folder / "ckpt.pt"
-        times = {} if options.checkpoint else trained(recipe, checkpoint, options.data_root)
+        checkpoint = finished or folder / "ckpt.pt"
+        times = {} if finished else trained(recipe, checkpoint, options.data_root)
         curve = curve_of(checkpoint)
         write_bytes(RESULTS / f"{recipe.name}.png", checkpoint.with_suffix(".png").read_bytes())
         return {
