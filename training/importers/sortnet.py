@@ -25,6 +25,7 @@ __all__ = [
     "hybrid_of",
     "keep_of",
     "overlapping",
+    "scale_of",
     "sorting",
     "sorts",
     "stride_of",
@@ -38,7 +39,8 @@ DEFAULT_KEEP = 0.7
 # The "2x" nets put crops at the four corners of the image through the same layers; so many pixels are between
 # the crops where a run does not say.
 OVERLAPPING, PLACES, DEFAULT_STRIDE = "SortHybridModel2", 4, 2
-SCALE = re.compile(r"-?\d{0,9}\.\d{0,20}(?:e-?\d{1,2})?")
+# A number of Python's with a point or an exponent.
+SCALE = re.compile(r"-?(?:\d{1,9}\.\d{0,20}|\.\d{1,20}|\d{1,9}(?=e))(?:e[-+]?\d{1,2})?")
 
 
 def sorts(
@@ -106,7 +108,7 @@ def keep_of(stated: float | None, log: RunLog | None) -> float | None:
 def scale_of(log: RunLog | None) -> float | None:
     """Returns the number that a run multiplied its logits with, where it learned none; None where it says none.
 
-    That code takes a number with a point for such a one, and anything else for whether to learn one.
+    That code takes a number with a point or an exponent for such a one, anything else for whether to learn one.
 
     Raises:
         InputError: It is not positive.

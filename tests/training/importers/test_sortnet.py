@@ -240,7 +240,9 @@ def test_an_image_of_another_size_than_the_crops_and_their_stride_is_refused(tmp
     assert refused(path, input=larger(3)).startswith("the input shape is (3, 6, 6) with 3 means, but the first")
 
 
-@pytest.mark.parametrize(("said", "scale"), [("2.5", 2.5), ("True", None), ("1", None), ("False", None)])
+@pytest.mark.parametrize(
+    ("said", "scale"), [("2.5", 2.5), (".5", 0.5), ("2e1", 20.0), ("True", None), ("1", None), (".", None)]
+)
 def test_a_scale_that_was_not_learned_stands_in_the_log(said: str, scale: float | None, tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
     save_v2(path, papers.v2_state(NET, None))
