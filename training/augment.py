@@ -18,10 +18,10 @@ class Augmentation:
 
     Attributes:
         padding: Pixels added on each side before cropping.
-        share: Of the images, how many are cropped at random; the others from the middle.
         zeros: Whether they are black; else the edge is repeated.
         side: Pixels of a crop either way; 0 keeps the size.
         flip: Whether half of the images are mirrored, left to right.
+        share: Of the images, how many are cropped at random; the others are cropped from the middle.
     """
 
     padding: int = 0

@@ -47,7 +47,9 @@ class GraphOptions:
 def form_gap(net: PixelNet, form: Form) -> str | None:
     """Says why a net cannot have a form: there is an operator without kernels for it; None: it can."""
     if form == "op" and any(_op_of(layer) == sort_dist_conv.OP for layer in net.layers):
-        return "the net has convolutions of sorted distances and the form op, for whose SortDistConv no kernel is"
+        return (
+            "the net has convolutions of sorted distances in the form op; no runtime has a kernel of SortDistConv"
+        )
     if net.format != np.float16 or form == "standard" or not net.convolves:
         return None
     return f"the net has convolutions in fp16 and the form {form}, whose operator LinfDistConv is of float32"

@@ -185,7 +185,7 @@ def test_every_form_has_the_same_logits(form: str, custom: bool) -> None:
 
 
 def test_the_form_op_has_no_kernel(tmp_path: Path) -> None:
-    words = "the net has convolutions of sorted distances and the form op, for whose SortDistConv no kernel is"
+    words = "the net has convolutions of sorted distances in the form op; no runtime has a kernel of SortDistConv"
     with pytest.raises(ExportError, match=f"{words}: use --form standard$"):
         model_from_checkpoint_net(traced()[0], ExportOptions(graph=GraphOptions("op")), "0" * 64)
     with pytest.raises(GraphError, match=words):
