@@ -22,6 +22,7 @@ __all__ = [
     "MEAN",
     "SHAPE",
     "STD",
+    "box_and_images",
     "conv_net",
     "exact_conv_logits",
     "real_logits",
@@ -73,6 +74,17 @@ def conv_net(seed: int, precision: Precision = "exact", *, window: Window | None
     dense = PixelLayer(values(3, convolution.outputs, low=0.0, high=350.0), values(3))
     centre: Any = (np.rint(rng.uniform(60, 190, window.shape[0]) * 8) / 8).astype(dtype)
     return PixelNet(window.shape, (convolution, dense), 12 if precision == "exact" else None, centre=centre)
+
+
+def box_and_images(net: PixelNet, seed: int) -> tuple[Any, Any, Any]:
+    """A box of up to 39 levels, (1, C, H, W) each end; and its ends, 20 of its corners and 20 images inside."""
+    rng = np.random.default_rng(seed)
+    lower = rng.integers(0, 256, (1, *net.input_shape))
+    upper = np.minimum(lower + rng.integers(0, 40, lower.shape), 255)
+    corners = np.where(rng.random((20, *net.input_shape)) < 0.5, lower, upper)
+    inside = rng.integers(lower, upper + 1, (20, *net.input_shape))
+    box = lower.astype(np.uint8), upper.astype(np.uint8)
+    return *box, np.concatenate([lower, upper, corners, inside]).astype(np.uint8)
 
 
 def exact_conv_logits(net: PixelNet, image: Any) -> list[Fraction]:

@@ -15,7 +15,7 @@ import onnxruntime
 import oracles
 import pytest
 import torch
-from conv_nets import MEAN, SHAPE, STD, conv_net, exact_conv_logits, real_logits, traced_conv_net
+from conv_nets import MEAN, SHAPE, STD, box_and_images, conv_net, exact_conv_logits, real_logits, traced_conv_net
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, helper, numpy_helper
@@ -166,13 +166,9 @@ def test_the_function_of_any_window(
 @settings(max_examples=40)
 def test_bounds_hold_at_and_inside_the_corners(seed: int, stride: int, padding: int, precision: Any) -> None:
     net = conv_net(seed, precision, window=Window((2, 5, 4), 3, stride, padding))
-    rng, evaluator = np.random.default_rng(seed), ReferenceEngine(net)
-    lower = rng.integers(0, 256, (1, *net.input_shape))
-    upper = np.minimum(lower + rng.integers(0, 40, lower.shape), 255)
-    low, high = evaluator.bounds(lower.astype(np.uint8), upper.astype(np.uint8))
-    corners = np.where(rng.random((20, *net.input_shape)) < 0.5, lower, upper)
-    inside = rng.integers(lower, upper + 1, (20, *net.input_shape))
-    found = evaluator.run(np.concatenate([lower, upper, corners, inside]).astype(np.uint8))
+    lower, upper, batch = box_and_images(net, seed)
+    evaluator = ReferenceEngine(net)
+    (low, high), found = evaluator.bounds(lower, upper), evaluator.run(batch)
     assert (low <= found).all()
     assert (found <= high).all()
 

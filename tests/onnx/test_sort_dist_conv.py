@@ -14,6 +14,7 @@ import onnxruntime
 import oracles
 import pytest
 import torch
+from conv_nets import box_and_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, numpy_helper
@@ -236,13 +237,9 @@ def test_a_changed_body_is_a_departure(tmp_path: Path) -> None:
 @settings(max_examples=25)
 def test_bounds_hold_at_and_inside_the_corners(seed: int, stride: int, padding: int) -> None:
     net = random_net(seed, Window((2, 4, 4), 3, stride, padding))
-    rng, evaluator = np.random.default_rng(seed), ReferenceEngine(net)
-    lower = rng.integers(0, 256, (1, *net.input_shape))
-    upper = np.minimum(lower + rng.integers(0, 40, lower.shape), 255)
-    low, high = evaluator.bounds(lower.astype(np.uint8), upper.astype(np.uint8))
-    corners = np.where(rng.random((20, *net.input_shape)) < 0.5, lower, upper)
-    inside = rng.integers(lower, upper + 1, (20, *net.input_shape))
-    found = evaluator.run(np.concatenate([lower, upper, corners, inside]).astype(np.uint8))
+    lower, upper, batch = box_and_images(net, seed)
+    evaluator = ReferenceEngine(net)
+    (low, high), found = evaluator.bounds(lower, upper), evaluator.run(batch)
     assert (low <= found).all()
     assert (found <= high).all()
 
